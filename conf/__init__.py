@@ -1,0 +1,1 @@
+"""Settings and names: everything that a deployment chooses."""

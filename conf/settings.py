@@ -1,0 +1,329 @@
+"""Settings: one typed, frozen tree. YAML with ``extends``, overridden by the environment; an unknown key is an error.
+
+``load("conf/completejourney.yaml")`` reads the file, then what it extends, then ``KAIROS__TRAINING__EPOCHS=3``-style
+environment variables (two underscores between levels; values are YAML).
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from conf import columns as c
+
+ENV_PREFIX = "KAIROS__"
+_DURATION = re.compile(r"^(\d+)(s|m|h|d)$")
+_UNIT = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+
+class SettingsError(Exception):
+    """The settings cannot be used; the message says what, where and how to mend it."""
+
+
+def _duration(value: Any) -> Any:
+    if isinstance(value, str) and not value.startswith("P"):  # P7D: ISO 8601, as resolved() writes it
+        found = _DURATION.match(value)
+        if not found:
+            raise ValueError(f"{value!r} is not a duration such as 30m, 6h or 7d")
+        return timedelta(**{_UNIT[found[2]]: int(found[1])})
+    return value
+
+
+Duration = Annotated[timedelta, BeforeValidator(_duration), Field(gt=timedelta(0))]
+Positive = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Node(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class EventColumns(_Node):
+    """Which source column holds what. Only user_id, item_id and event_ts are needed."""
+
+    user_id: str
+    item_id: str
+    event_ts: str
+    event_id: str | None = None
+    event_type: str | None = None
+    available_ts: str | None = None
+    value: str | None = None
+    session_id: str | None = None
+
+
+class ItemColumns(_Node):
+    """Which catalogue column holds what. Only item_id is needed."""
+
+    item_id: str
+    release_ts: str | None = None
+    available_from: str | None = None
+    available_until: str | None = None
+    title: str | None = None
+    category: str | None = None
+    price: str | None = None
+    embedding: str | None = None
+    attributes: tuple[str, ...] = ()
+
+
+class _Files(_Node):
+    path: str
+    format: Literal["parquet", "csv", "json", "delta"] = "parquet"
+    package: str | None = Field(None, description="path lies inside this installed Python package")
+
+
+class EventSource(_Files):
+    """The raw event log."""
+
+    columns: EventColumns
+    default_type: Literal[c.EVENT_TYPES] = "other"  # type: ignore[valid-type]
+    event_types: dict[str, Literal[c.EVENT_TYPES]] = Field(default_factory=dict)  # type: ignore[valid-type]
+    name: str = "events"
+
+
+class ItemSource(_Files):
+    """The raw catalogue."""
+
+    columns: ItemColumns
+
+
+class Sources(_Node):
+    """Where raw data comes from."""
+
+    events: EventSource
+    items: ItemSource | None = None
+
+
+class Ingest(_Node):
+    """What is accepted. A value above ``value_cap`` is cut to it; one at or below ``value_floor`` is rejected."""
+
+    value_cap: float | None = None
+    value_floor: float | None = None
+    earliest: str = "1990-01-01T00:00:00Z"
+    latest: str = "2100-01-01T00:00:00Z"
+    clock_tolerance: Duration = Field(timedelta(days=1), description="event_ts may lie this far after available_ts")
+    max_rejected_share: Share = 0.1
+
+
+class Features(_Node):
+    """How history becomes features."""
+
+    sequence_length: Positive = 100
+    session_gap: Duration = timedelta(minutes=30)
+    repeats_per_user: Positive = Field(300, description="(user, item) rows kept a user, by decayed count (90d)")
+    categories_per_user: Positive = 10
+    neighbors: Positive = Field(50, description="neighbours kept an item")
+    neighbor_reach: Positive = Field(10, description="an event meets this many earlier events of the same user")
+    neighbor_half_life: Duration = timedelta(days=28)
+    neighbor_min_events: Positive = Field(3, description="items with fewer visible events have no neighbours")
+
+
+class Model(_Node):
+    """Shape of the network; every component can be switched off for ablation."""
+
+    width: Positive = 48
+    heads: Positive = 2
+    rnn: Literal["lstm", "gru"] = "lstm"
+    item_layers: Positive = 1
+    interaction_layers: Positive = 1
+    slate_layers: Positive = 1
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    use_item_time: bool = Field(True, description="f_item: the Transformer over the item's series")
+    use_interaction: bool = Field(True, description="g: cross-attention of candidate and events")
+    use_slate: bool = Field(True, description="h: attention between the candidates of a slate")
+    use_repeats: bool = Field(True, description="the repeat term and its signals")
+    use_time_gaps: bool = Field(True, description="encodings of time gaps and event ages")
+
+
+class Slate(_Node):
+    """How many candidates each source may add to a user's slate."""
+
+    retrieved: Count = 40
+    repeats: Count = 60
+    trending: Count = Field(15, description="for each half-life")
+    released: Count = 15
+    neighbors: Count = 40
+
+
+class Training(_Node):
+    """How the model is fitted."""
+
+    anchors: Positive = Field(4, description="past as_of moments to learn from")
+    anchor_every: Duration | None = Field(None, description="distance between anchors; the horizon if not set")
+    users_per_anchor: Positive = Field(20_000, description="labelled users an anchor, chosen by hash")
+    retrieval_epochs: Positive = 2
+    epochs: Positive = 3
+    batch_users: Positive = 128
+    negatives: Positive = 512
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    processes: Annotated[int, Field(ge=1, le=1024)] = 1
+    threads: Count = Field(0, description="torch threads a process; 0: cores / processes")
+    max_seconds: Positive = Field(3600, description="stop cleanly after the epoch that passes this")
+    seed: int = 0
+
+
+class Scoring(_Node):
+    """How lists are made and checked."""
+
+    batch_users: Positive = 512
+    max_shrink: Share = Field(0.5, description="a nightly batch with this share fewer users than the last is refused")
+
+
+class Evaluation(_Node):
+    """What lists are measured against."""
+
+    popularity_half_lives: tuple[str, ...] = ("1d", "7d", "28d")
+    personal_half_lives: tuple[str, ...] = ("28d", "90d", "365d")
+
+    @model_validator(mode="after")
+    def _known(self) -> Evaluation:
+        for name, allowed in (("popularity", c.ITEM_HALF_LIVES), ("personal", c.REPEAT_HALF_LIVES)):
+            for half_life in getattr(self, f"{name}_half_lives"):
+                if half_life not in allowed:
+                    raise ValueError(f"{name} half-life {half_life!r} is not one of {', '.join(allowed)}")
+        return self
+
+
+class Spark(_Node):
+    """The session, when this process starts it. Under spark-submit the submit command decides."""
+
+    master: str = "local[*]"
+    driver_memory: str = "2g"
+    shuffle_partitions: Positive = 4
+    conf: dict[str, str] = Field(default_factory=dict)
+
+
+class Mlflow(_Node):
+    """Where runs and models are kept. ``{warehouse}`` stands for the warehouse path."""
+
+    tracking_uri: str = "sqlite:///{warehouse}/mlflow.db"
+    artifacts: str = "{warehouse}/mlartifacts"
+    experiment: str = "kairos"
+    model: str = Field("kairos", pattern=r"^[A-Za-z0-9_.-]+$")
+
+
+class Settings(_Node):
+    """The whole tree."""
+
+    domain: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+    warehouse: str = "./warehouse"
+    catalog: Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)?$")] | None = Field(
+        None, description="catalog.schema for table names; paths under warehouse if not set"
+    )
+    source: Sources
+    repeat_consumption: bool = Field(True, description="may an item be recommended again to who had it?")
+    horizon: Duration = timedelta(days=7)
+    hourly_horizon: Duration | None = Field(
+        None, description="what an hourly list is meant to predict; horizon if not set"
+    )
+    top_k: Positive = 20
+    ingest: Ingest = Ingest()  # type: ignore[call-arg]
+    features: Features = Features()  # type: ignore[call-arg]
+    model: Model = Model()  # type: ignore[call-arg]
+    slate: Slate = Slate()  # type: ignore[call-arg]
+    training: Training = Training()  # type: ignore[call-arg]
+    scoring: Scoring = Scoring()  # type: ignore[call-arg]
+    evaluation: Evaluation = Evaluation()
+    spark: Spark = Spark()
+    mlflow: Mlflow = Mlflow()  # type: ignore[call-arg]
+
+    @property
+    def anchor_every(self) -> timedelta:
+        """Distance between training anchors."""
+        return self.training.anchor_every or self.horizon
+
+    def resolved(self) -> dict[str, Any]:
+        """The tree as plain JSON values."""
+        return self.model_dump(mode="json")
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the resolved tree."""
+        return hashlib.sha256(json.dumps(self.resolved(), sort_keys=True).encode()).hexdigest()
+
+
+def load(path: str | Path, environ: Mapping[str, str] | None = None) -> Settings:
+    """Read settings from a YAML file, what it extends, and the environment.
+
+    Raises SettingsError for a missing file, bad YAML, an unknown key (with a suggestion) or a bad value.
+    """
+    tree = _read(Path(path), ())
+    for name, text in sorted((os.environ if environ is None else environ).items()):
+        if name.startswith(ENV_PREFIX):
+            _override(tree, name, text)
+    return from_tree(tree, str(path))
+
+
+def from_tree(tree: dict[str, Any], where: str = "settings") -> Settings:
+    """Check a plain tree. ``where`` is named in errors."""
+    try:
+        return Settings.model_validate(tree)
+    except ValidationError as error:
+        raise SettingsError("\n".join(_explain(problem, where) for problem in error.errors())) from None
+
+
+def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+    if path.resolve() in seen:
+        raise SettingsError(f"{path}: extends itself, through {' -> '.join(map(str, seen))}")
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        near = sorted(p.name for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
+        raise SettingsError(
+            f"settings file {path} does not exist; beside it: {', '.join(near) or 'no YAML file'}"
+        ) from None
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(tree, dict):
+        raise SettingsError(f"{path}: expected keys and values at the top, found {type(tree).__name__}")
+    parent = tree.pop("extends", None)
+    return tree if parent is None else _merge(_read(path.parent / parent, (*seen, path.resolve())), tree)
+
+
+def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    both = {
+        k: _merge(base[k], v) if isinstance(v, dict) and isinstance(base.get(k), dict) else v for k, v in over.items()
+    }
+    return base | both
+
+
+def _override(tree: dict[str, Any], name: str, text: str) -> None:
+    *parents, last = name.removeprefix(ENV_PREFIX).lower().split("__")
+    for key in parents:
+        child = tree.setdefault(key, {})
+        if not isinstance(child, dict):
+            raise SettingsError(f"environment variable {name}: {key} is a value, not a group of settings")
+        tree = child
+    tree[last] = yaml.safe_load(text)
+
+
+def _explain(problem: Any, where: str) -> str:
+    path = [str(part) for part in problem["loc"]]
+    key = ".".join(path)
+    if problem["type"] == "extra_forbidden":
+        known = _fields(path[:-1])
+        near = difflib.get_close_matches(path[-1], known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known)}"
+        return f"{where}: unknown setting {key}; {hint}"
+    if problem["type"] == "missing":
+        return f"{where}: setting {key} is missing; add it"
+    return f"{where}: setting {key} = {problem['input']!r}: {problem['msg']}"
+
+
+def _fields(path: list[str]) -> list[str]:
+    node: Any = Settings
+    for part in path:
+        annotation = node.model_fields[part].annotation
+        options = [annotation, *getattr(annotation, "__args__", ())]
+        node = next(o for o in options if isinstance(o, type) and issubclass(o, BaseModel))
+    return list(node.model_fields)
