@@ -1,0 +1,1 @@
+"""Pure DataFrame to DataFrame: what was known at as_of."""
