@@ -1,0 +1,1 @@
+"""The temporal model: network, trainer, scorer. Knows nothing of Spark."""

@@ -1,0 +1,110 @@
+"""A moment, ready to be asked: the catalogue's vectors, popularity and shared lists; and what it gives for users.
+
+The one path from users to slates and signals, taken in training at each anchor and in scoring at as_of.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from conf.settings import Settings
+from model.catalogue import Catalogue
+from model.interaction import EVENTS
+from model.item_state import ItemState
+from model.item_temporal import ItemTable
+from model.neighbors import Neighbors, neighbor_scores
+from model.network import Encoder
+from model.signals import RetrievalParts, build_signals
+from model.slate import Slates, build_slates, seen_pairs, shared_lists, top_of_catalogue
+from model.users import UserBatch
+
+_NEIGHBOR_EVENTS = 50
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Slates of B users with what the ranker reads beside the users themselves."""
+
+    slates: Slates
+    signals: np.ndarray
+    x: Tensor
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Everything known at ``state.as_of_us`` that does not depend on the user."""
+
+    catalogue: Catalogue
+    state: ItemState
+    neighbors: Neighbors
+    y: Tensor
+    """(I, D) item vectors."""
+    popularity: Tensor
+    """(I,) popularity term."""
+    shared: dict[str, np.ndarray]
+
+    @classmethod
+    @torch.no_grad()
+    def prepare(
+        cls, encoder: Encoder, table: ItemTable, state: ItemState, neighbors: Neighbors, catalogue: Catalogue,
+        settings: Settings,
+    ) -> Moment:  # fmt: skip
+        """Compute the vectors of the whole catalogue with the encoder as it is."""
+        encoder.eval()
+        y = encoder.items.all(table.at(state))
+        popularity = encoder.popularity(state)
+        encoder.train()
+        return cls(catalogue, state, neighbors, y, popularity, shared_lists(state, catalogue, settings.slate))
+
+    @torch.no_grad()
+    def candidates(
+        self, encoder: Encoder, table: ItemTable, users: UserBatch, settings: Settings, repeat: bool
+    ) -> Candidates:
+        """Slates and signals of users; ``encoder`` is in eval mode. ``repeat``: items may repeat."""
+        items = len(self.catalogue)
+        x = encoder.interest(users, table, self.catalogue, self.state.as_of_us)
+        bias = torch.where(torch.from_numpy(self.state.available), self.popularity, -torch.inf)
+        term = encoder.repeat_pairs(users.repeats, items)
+        barred = None if repeat else seen_pairs(users, items)
+        retrieved = top_of_catalogue(x, self.y, bias, term, barred, max(settings.slate.retrieved, settings.top_k))
+        near = neighbor_scores(users, self.neighbors, self.state.as_of_us, items, _NEIGHBOR_EVENTS)
+        slates = build_slates(users, self.state, self.shared, near, retrieved, barred, settings.slate)
+        safe = torch.from_numpy(np.maximum(slates.item, 0))
+        parts = RetrievalParts(
+            taste=torch.einsum("bd,bnd->bn", x, self.y[safe]).numpy(),
+            popularity=self.popularity[safe].numpy(),
+            repeat=term.look_up(slates.item)[..., 0],
+        )
+        return Candidates(slates, build_signals(users, slates, self.state, self.catalogue, near, parts), x)
+
+    def ranker_inputs(self, users: UserBatch, item_bn: np.ndarray, signals: np.ndarray, x: Tensor) -> dict:
+        """Arguments of ``Ranker.forward`` for slates ``item_bn`` of these users."""
+        back = np.maximum(users.length[:, None] - EVENTS, 0) + np.arange(min(EVENTS, users.item.shape[1]))
+        real = back < users.length[:, None]
+        back = np.minimum(back, users.item.shape[1] - 1)
+        chosen = np.take_along_axis(users.item, back, 1)
+        real &= chosen >= 0
+        chosen = np.maximum(chosen, 0)
+        safe = np.maximum(item_bn, 0)
+        facet, own = self.catalogue.facet_code[safe], self.catalogue.facet_code[chosen]
+        same = (facet[:, :, None, :] == own[:, None, :, :]) & (own >= 0)[:, None, :, :]
+        same = np.concatenate([(safe[:, :, None] == chosen[:, None, :])[..., None], same], axis=3)
+        age = np.where(real, self.state.as_of_us - np.take_along_axis(users.us, back, 1), 0)
+        y = self.y[torch.from_numpy(safe)]
+        return {
+            "signals_BNF": torch.from_numpy(signals),
+            "x_BD": x,
+            "y_BND": y,
+            "real_BN": torch.from_numpy(item_bn >= 0),
+            "events": {
+                "e_BLD": self.y[torch.from_numpy(chosen.astype(np.int64))],
+                "kind_BL": torch.from_numpy(np.where(real, np.take_along_axis(users.kind, back, 1), 0).astype(np.int64)),
+                "age_BL": torch.from_numpy(age),
+                "real_BL": torch.from_numpy(real),
+                "same_BNLM": torch.from_numpy(same.astype(np.float32)),
+            },
+        }

@@ -1,0 +1,24 @@
+"""Labels: what a user did in ``[anchor, anchor + horizon)``."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+
+from model.data import Events, index_of
+from model.pairs import Pairs
+from model.slate import seen_pairs
+from model.users import UserBatch
+
+
+def anchor_labels(events: Events, users: UserBatch, anchor_us: int, horizon_us: int, items: int, repeat: bool) -> Pairs:
+    """(row of ``users``, item) pairs of the window, each once; without seen items where items do not repeat."""
+    inside = (events.us >= anchor_us) & (events.us < anchor_us + horizon_us) & (events.item >= 0)
+    row = index_of(events.users, users.user_ids.cast(pa.string()))[events.user[inside]].astype(np.int64)
+    item = events.item[inside].astype(np.int64)
+    known = row >= 0
+    labels = Pairs.add_up(row[known], item[known], np.ones((int(known.sum()), 1), np.float32), items)
+    if repeat:
+        return labels
+    fresh = ~np.isin(labels.keys, seen_pairs(users, items).keys, assume_unique=True)
+    return Pairs(labels.keys[fresh], labels.values[fresh], items)

@@ -1,0 +1,247 @@
+"""Model versions in MLflow's registry: who made them, of what they know, and which may be used when.
+
+A version is a folder of plain files (``bundle_hash``), stored as artifacts of the run that trained it. Nothing is pickled and
+nothing that is downloaded is run. Three tags carry what the time law and safety need: ``trained_as_of_us``, ``sha256``,
+``schema``. The alias ``champion`` names the version in use; ``was_champion`` marks every version that was it once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from model.bundle_hash import BUNDLE_SCHEMA, BundleError, bundle_hash
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+CHAMPION = "champion"
+TRAINED_AS_OF = "trained_as_of_us"
+_SHA256, _SCHEMA, _WAS_CHAMPION = "sha256", "schema", "was_champion"
+_ARTIFACTS = "bundle"
+
+# MLflow waits minutes for a dead registry by default (7 tries of 120 s), draws bars, and reports usage over the network.
+_CLIENT_DEFAULTS = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
+
+
+class RegistryError(Exception):
+    """The registry cannot be reached, or what it has may not be used; the message says what, where and what to do."""
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """One registered version. ``trained_as_of_us``: it knows nothing later than this (UTC, epoch microseconds)."""
+
+    tracking_uri: str
+    name: str
+    version: str
+    run_id: str
+    source: str
+    sha256: str
+    schema: int
+    trained_as_of_us: int
+    was_champion: bool
+
+
+def start_run(tracking_uri: str, experiment: str, artifacts: str, run_name: str) -> str:
+    """Make a run, and the experiment with its artifact location where it is missing. Returns the run's id.
+
+    The run stays open; ``register`` ends it well, ``fail_run`` ends it otherwise.
+    """
+    with _registry(tracking_uri) as client:
+        found = client.get_experiment_by_name(experiment)
+        if found is not None and found.lifecycle_stage != "active":
+            raise RegistryError(
+                f"experiment {experiment!r} in {tracking_uri} is deleted: restore it (mlflow experiments restore -x "
+                f"{found.experiment_id}) or set mlflow.experiment to another name"
+            )
+        location = artifacts if "://" in artifacts else Path(artifacts).absolute().as_uri()
+        known = found.experiment_id if found else client.create_experiment(experiment, artifact_location=location)
+        return client.create_run(known, run_name=run_name).info.run_id
+
+
+def fail_run(tracking_uri: str, run_id: str) -> None:
+    """End a run whose training did not succeed."""
+    with _registry(tracking_uri) as client:
+        client.set_terminated(run_id, "FAILED")
+
+
+def register(
+    bundle: Path, tracking_uri: str, name: str, run_id: str, tags: Mapping[str, str | int]
+) -> ModelVersion:
+    """Store a bundle with the run that made it, as a new version of the model, and end the run.
+
+    ``tags`` must have ``trained_as_of_us``. Raises RegistryError (also for a folder with links in it).
+    """
+    if not str(tags.get(TRAINED_AS_OF, "")).lstrip("-").isdigit():
+        raise RegistryError(f"tag {TRAINED_AS_OF} = {tags.get(TRAINED_AS_OF)!r}: epoch microseconds are needed")
+    try:
+        digest = bundle_hash(bundle)
+    except BundleError as error:
+        raise RegistryError(f"cannot register model {name!r}: {error}") from None
+    every = {k: str(v) for k, v in tags.items()} | {_SHA256: digest, _SCHEMA: str(BUNDLE_SCHEMA)}
+    with _registry(tracking_uri) as client:
+        client.log_artifacts(run_id, str(bundle), _ARTIFACTS)
+        if not client.search_registered_models(f"name = '{name}'", max_results=1):
+            client.create_registered_model(name)
+        source = f"{client.get_run(run_id).info.artifact_uri}/{_ARTIFACTS}"
+        made = client.create_model_version(name, source, run_id, tags=every)
+        client.set_terminated(run_id, "FINISHED")
+        return _version(tracking_uri, made)
+
+
+def promote(tracking_uri: str, name: str, version: ModelVersion, force: bool = False) -> bool:
+    """Make a version champion. Returns whether it is champion now.
+
+    A model of an older as_of does not displace a newer champion, or making a past night again would put an old model into
+    tonight's lists: it only becomes usable for as_ofs from its own on. ``force`` is for a person who rolls back.
+    """
+    with _registry(tracking_uri) as client:
+        client.set_model_version_tag(name, version.version, _WAS_CHAMPION, "true")
+        holder = next((v for v in _versions(client, tracking_uri, name) if v.version == _holder(client, name)), None)
+        if holder is not None and holder.trained_as_of_us > version.trained_as_of_us and not force:
+            return False
+        client.set_registered_model_alias(name, CHAMPION, version.version)
+        return True
+
+
+def champion(tracking_uri: str, name: str, as_of_us: int) -> ModelVersion | None:
+    """The version that a run at as_of uses; None when there is none.
+
+    The champion, if it was trained at or before as_of (UTC, epoch microseconds); else, for a run of the past, the version
+    with the newest training as_of not after it that was champion once.
+    """
+    file = _sqlite_file(tracking_uri)
+    if file is not None and not file.exists():
+        return None  # asking MLflow would make the store
+    with _registry(tracking_uri) as client:
+        holder = _holder(client, name)
+        allowed = [v for v in _versions(client, tracking_uri, name) if v.trained_as_of_us <= as_of_us]
+    now = [v for v in allowed if v.version == holder]
+    once = [v for v in allowed if v.was_champion]
+    return now[0] if now else max(once, key=lambda v: (v.trained_as_of_us, int(v.version)), default=None)
+
+
+def fetch(version: ModelVersion, cache: Path) -> Path:
+    """A local copy of a version's bundle, checked against its SHA-256 tag each time. Returns the folder.
+
+    The copy is kept under ``cache`` by its hash and taken from there the next time, without asking the artifact store.
+    Raises RegistryError for a version without a hash, of a newer schema, or whose files are not what was registered.
+    """
+    what = f"version {version.version} of model {version.name!r} in {version.tracking_uri}"
+    if version.schema > BUNDLE_SCHEMA:
+        raise RegistryError(
+            f"{what} has bundle schema {version.schema}, newer than the {BUNDLE_SCHEMA} known here; upgrade kairos-rec"
+        )
+    if len(version.sha256) != 64 or not version.sha256.isalnum():
+        raise RegistryError(f"{what} has no tag {_SHA256}: it was not registered by this project; train a new one")
+    kept = cache / version.sha256
+    if _intact(kept, version.sha256):
+        return kept
+    shutil.rmtree(kept, ignore_errors=True)
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache, prefix=".download-") as folder:
+        fresh = _download(version, Path(folder), what)
+        with contextlib.suppress(OSError):  # another process was faster; its copy is checked below like ours
+            fresh.rename(kept)
+    if not _intact(kept, version.sha256):
+        raise RegistryError(f"{what} could not be kept at {kept}: remove that folder, see that there is space, try again")
+    return kept
+
+
+def _intact(folder: Path, sha256: str) -> bool:
+    try:
+        return bundle_hash(folder) == sha256
+    except BundleError:
+        return False
+
+
+def _download(version: ModelVersion, folder: Path, what: str) -> Path:
+    with _registry(version.tracking_uri):
+        from mlflow.artifacts import download_artifacts
+
+        fresh = Path(download_artifacts(version.source, dst_path=str(folder), tracking_uri=version.tracking_uri))
+    try:
+        found = bundle_hash(fresh)
+    except BundleError as error:
+        raise RegistryError(f"{what} at {version.source}: {error}") from None
+    if found != version.sha256:
+        raise RegistryError(
+            f"{what} at {version.source} is not what was registered: SHA-256 {found}, registered {version.sha256}; "
+            "do not use it: train again, or make an earlier version champion"
+        )
+    return fresh
+
+
+def _holder(client: MlflowClient, name: str) -> str | None:
+    """The version number that the alias names."""
+    found = client.search_registered_models(f"name = '{name}'", max_results=1)
+    holder = found[0].aliases.get(CHAMPION) if found else None
+    return None if holder is None else str(holder)
+
+
+def _versions(client: MlflowClient, tracking_uri: str, name: str) -> list[ModelVersion]:
+    """Every version that was registered by this module."""
+    found: list[ModelVersion] = []
+    token: str | None = None
+    while True:
+        page = client.search_model_versions(f"name = '{name}'", max_results=1000, page_token=token)
+        found += [_version(tracking_uri, v) for v in page if TRAINED_AS_OF in v.tags]
+        token = page.token
+        if not token:
+            return found
+
+
+def _version(tracking_uri: str, found: Any) -> ModelVersion:
+    return ModelVersion(
+        tracking_uri=tracking_uri,
+        name=found.name,
+        version=str(found.version),
+        run_id=found.run_id,
+        source=found.source,
+        sha256=found.tags.get(_SHA256, ""),
+        schema=int(found.tags.get(_SCHEMA, "0")),
+        trained_as_of_us=int(found.tags[TRAINED_AS_OF]),
+        was_champion=found.tags.get(_WAS_CHAMPION) == "true",
+    )
+
+
+@contextlib.contextmanager
+def _registry(tracking_uri: str) -> Iterator[MlflowClient]:
+    """A quiet client that gives up soon. MLflow's and the network's own errors become RegistryError."""
+    for key, value in _CLIENT_DEFAULTS.items():
+        os.environ.setdefault(key, value)
+    # Imported here: it takes seconds, and reads the variables above when it is loaded.
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    for noisy in ("mlflow", "alembic"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    file = _sqlite_file(tracking_uri)
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
+    except (MlflowException, OSError) as error:  # requests' errors are OSErrors
+        text = " ".join(str(error).split())[:300]
+        raise RegistryError(
+            f"MLflow at {tracking_uri} failed: {text}; check that it runs, and mlflow.tracking_uri in the settings"
+        ) from error
+
+
+def _sqlite_file(tracking_uri: str) -> Path | None:
+    scheme = "sqlite:///"
+    return Path(tracking_uri.removeprefix(scheme)) if tracking_uri.startswith(scheme) else None

@@ -1,0 +1,59 @@
+"""Logs a finished training to MLflow: parameters, curves, metrics and the bundle as artifacts. Rank 0 only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from model.checkpoint import CARD, HISTORY, MANIFEST, VOCABULARY, WEIGHTS
+from model.spec import TrainSpec
+
+if TYPE_CHECKING:
+    from model.train import Trained
+
+#: Folder of the bundle among the run's artifacts.
+ARTIFACTS = "model"
+
+
+def log(spec: TrainSpec, trained: Trained, digest: str) -> None:
+    """Write to the run that ``spec.run`` names, which the job made and will end; nothing without it."""
+    if spec.run is None:
+        return
+    from mlflow.entities import Metric, Param, RunTag
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(tracking_uri=spec.run.tracking_uri)
+    params = [Param(k, str(v)[:500]) for k, v in sorted(_flat(trained.settings.resolved()).items())]
+    tags = [RunTag("model_sha256", digest)]
+    tags += [RunTag(f"table.{name}", f"{ref.path}@{ref.version}") for name, ref in sorted(spec.tables.items())]
+    # The runs' own time line is the one place where MLflow wants a clock; the step is what curves are drawn over.
+    metrics = [Metric(name, float(value), 0, step) for name, step, value in _curves(trained.history)]
+    metrics += [Metric(name, float(value), 0, 0) for name, value in sorted(trained.metrics.items())]
+    client.log_batch(spec.run.run_id, params=params[:100], tags=tags)
+    if params[100:]:
+        client.log_batch(spec.run.run_id, params=params[100:])
+    client.log_batch(spec.run.run_id, metrics=metrics[:1000])
+    for name in (MANIFEST, CARD, WEIGHTS, VOCABULARY, HISTORY):
+        client.log_artifact(spec.run.run_id, str(Path(spec.output) / name), ARTIFACTS)
+
+
+def _curves(history: dict[str, Any], prefix: str = "") -> list[tuple[str, int, float]]:
+    points: list[tuple[str, int, float]] = []
+    for name, value in history.items():
+        if isinstance(value, dict):
+            points += _curves(value, f"{prefix}{name}.")
+        elif isinstance(value, list):
+            points += [(f"{prefix}{name}", step, v) for step, v in enumerate(value)]
+        elif isinstance(value, int | float):
+            points.append((f"{prefix}{name}", 0, value))
+    return points
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat

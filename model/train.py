@@ -1,0 +1,183 @@
+"""Trains the model: ``python -m torch.distributed.run --nproc-per-node N -m model.train --spec spec.json``.
+
+Walk-forward over the anchors, oldest first: make slates with the encoder as it stands, then let the encoder learn from
+the anchor's window, then go to the next anchor. At the end the encoder has seen everything up to as_of, and the ranker
+has slates whose scores were as fresh as they will be in use.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from conf import columns as c
+from conf.settings import Settings
+from model import checkpoint, tracking
+from model.budget import Budget
+from model.candidates import Moment
+from model.catalogue import Catalogue, build_catalogue
+from model.data import DataError, Events, newest_partition, read_events, read_table, require_partition
+from model.distributed import World, join_world, leave_world, set_threads
+from model.encoder_training import EncoderTrainer, NonFiniteLoss
+from model.item_state import COLUMNS, ItemState, build_item_state
+from model.item_temporal import ItemTable
+from model.labels import anchor_labels
+from model.neighbors import build_neighbors
+from model.network import Encoder
+from model.ranker_training import AnchorSlates, RankerTrainer, collect
+from model.recommend import Ranker
+from model.signals import signal_names
+from model.spec import TrainSpec, read_spec
+from model.users import UserBatch, join_user_tables
+
+
+@dataclass
+class Trained:
+    """What a run leaves: the networks, what they were told about the items, and how it went."""
+
+    encoder: Encoder
+    ranker: Ranker
+    catalogue: Catalogue
+    table: ItemTable
+    sales: np.ndarray
+    settings: Settings
+    history: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+def read_users(spec: TrainSpec, as_of_us: int, catalogue: Catalogue, settings: Settings) -> UserBatch:
+    """The users of one anchor as arrays."""
+    tables = [require_partition(spec, name, as_of_us) for name in ("user_sequences", "user_profiles", "user_item_repeats")]
+    rows = join_user_tables(*tables)
+    return UserBatch.from_table(rows, catalogue, settings.features.sequence_length, settings.features.categories_per_user)
+
+
+def read_state(spec: TrainSpec, as_of_us: int, catalogue: Catalogue) -> ItemState:
+    """The items at one anchor as arrays."""
+    return build_item_state(require_partition(spec, "item_temporal", as_of_us, list(COLUMNS)), catalogue, as_of_us)
+
+
+def sales_before(events: Events, moment_us: int, items: int) -> np.ndarray:
+    """How often each item was chosen before a moment: what the encoder can have learned of it."""
+    seen = events.item[(events.us < moment_us) & (events.item >= 0)]
+    return np.bincount(seen, minlength=items).astype(np.float32)
+
+
+def train(spec: TrainSpec, world: World) -> Trained:
+    """Run the whole walk; every rank returns the same networks."""
+    settings = spec.resolved_settings()
+    torch.set_deterministic_debug_mode("error")
+    torch.manual_seed(settings.training.seed)
+    budget = Budget(settings.training.max_seconds, world)
+    clock = _Clock(world, budget)
+    ids = require_partition(spec, "item_temporal", spec.as_of_us, [c.ITEM_ID])[c.ITEM_ID].combine_chunks()
+    catalogue = build_catalogue(read_table(spec, "items"), ids)
+    events = read_events(spec, spec.as_of_us, catalogue.item_ids)
+    if not len(events.us):
+        raise DataError("no event is visible at as_of: nothing to learn from; run jobs/ingest.py, or choose a later --as-of")
+    sales = sales_before(events, spec.as_of_us, len(catalogue))
+    vocabulary = np.where(sales > 0, np.cumsum(sales > 0), 0)
+    table = ItemTable(catalogue, vocabulary)
+    content = 0 if catalogue.content is None else catalogue.content.shape[1]
+    encoder = Encoder(int(vocabulary.max()) + 1, content, settings.model)
+    ranker = Ranker(len(signal_names(catalogue.facet_names)), len(catalogue.facet_names), settings.model)
+    trainer = EncoderTrainer(encoder, table, catalogue, settings, world, budget)
+    clock.done("read events and catalogue", events=len(events.us), items=len(catalogue), parameters=_size(encoder, ranker))
+
+    result = Trained(encoder, ranker, catalogue, table, sales, settings)
+    slates = _walk(spec, trainer, events, result, clock)
+    table.know(sales)
+    _fit_ranker(slates, RankerTrainer(ranker, settings, world, budget), result, clock)
+    result.metrics["seconds"] = budget.used()
+    result.history["stopped_by_max_seconds"] = int(budget.stopped)
+    result.metrics["encoder_targets"] = trainer.targets
+    return result
+
+
+def _walk(spec: TrainSpec, trainer: EncoderTrainer, events: Events, result: Trained, clock: _Clock) -> list[AnchorSlates]:
+    settings, catalogue, table, encoder = trainer.settings, trainer.catalogue, trainer.table, trainer.encoder
+    epochs, items = settings.training.retrieval_epochs, len(trainer.catalogue)
+    first = spec.anchors_us[0]
+    table.at(None).know(sales_before(events, first, items))
+    curve = {"positions": trainer.fit_positions(events, np.iinfo(np.int64).min, first, epochs, phase=0), "anchors": []}
+    clock.done("encoder on history before the first anchor", loss=curve["positions"][-1])
+    slates: list[AnchorSlates] = []
+    ends = (*spec.anchors_us[1:], spec.as_of_us)
+    for k, (anchor, end) in enumerate(zip(spec.anchors_us, ends, strict=True)):
+        users = read_users(spec, anchor, catalogue, settings)
+        state = read_state(spec, anchor, catalogue)
+        neighbors = build_neighbors(newest_partition(spec, "item_neighbors", anchor), catalogue)
+        labels = anchor_labels(events, users, anchor, spec.horizon_us, items, spec.repeat_consumption)
+        if not len(labels.keys):
+            continue
+        if not slates:
+            encoder.fit_scales(state, users)
+        table.know(sales_before(events, anchor, items))
+        moment = Moment.prepare(encoder, table, state, neighbors, catalogue, settings)
+        slates.append(collect(moment, encoder, table, users, labels, settings, spec.repeat_consumption))
+        clock.done(f"slates at anchor {k + 1}", users=len(slates[-1].item), width=slates[-1].item.shape[1], recall=slates[-1].recall["all"])
+        losses = trainer.fit_anchor(users, labels, state, epochs, phase=2 * k + 1)
+        curve["anchors"] += losses
+        curve["positions"] += trainer.fit_positions(events, anchor, end, 1, phase=2 * k + 2)
+        clock.done(f"encoder on anchor {k + 1}", loss=losses[-1])
+    if not slates:
+        raise DataError("no user has a label at any anchor: choose a later --as-of, a longer horizon or more anchors")
+    result.history["encoder"] = curve
+    result.history["candidate_recall"] = {str(s.moment.state.as_of_us): s.recall for s in slates}
+    result.metrics["candidate_recall"] = slates[-1].recall["all"]
+    return slates
+
+
+def _fit_ranker(slates: list[AnchorSlates], trainer: RankerTrainer, result: Trained, clock: _Clock) -> None:
+    trainer.fit_scale(slates)
+    losses = trainer.fit(slates, trainer.settings.training.epochs, phase=1000)
+    clock.done("ranker", loss=losses[-1])
+    result.history["ranker"] = {"loss": losses}
+    result.metrics["train_ndcg_at_10"] = trainer.ndcg(slates[-1])
+
+
+def _size(*modules: torch.nn.Module) -> int:
+    return sum(p.numel() for m in modules for p in m.parameters())
+
+
+class _Clock:
+    """Tells rank 0's reader what was done and how long it took."""
+
+    def __init__(self, world: World, budget: Budget):
+        self.world, self.budget = world, budget
+        self.last = 0.0
+
+    def done(self, what: str, **numbers: float) -> None:
+        now = self.budget.used()
+        if self.world.first:
+            said = ", ".join(f"{k} {v:,.4g}" if isinstance(v, float) else f"{k} {v:,}" for k, v in numbers.items())
+            print(f"train: {what} ({said}) in {now - self.last:.1f} s", flush=True)  # noqa: T201
+        self.last = now
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry of each rank."""
+    parser = argparse.ArgumentParser(prog="model.train", description="Train the temporal model.")
+    parser.add_argument("--spec", required=True, help="JSON written by jobs/train_model.py")
+    spec = read_spec(parser.parse_args(arguments).spec)
+    world = join_world()
+    set_threads(spec.resolved_settings().training.threads, world.size)
+    try:
+        trained = train(spec, world)
+        if world.first:
+            digest = checkpoint.save(trained, spec)
+            tracking.log(spec, trained, digest)
+            print(f"train: wrote {Path(spec.output)} (sha256 {digest})", flush=True)  # noqa: T201
+    except (DataError, NonFiniteLoss) as error:
+        raise SystemExit(f"train: {error}") from None
+    finally:
+        leave_world(world)
+
+
+if __name__ == "__main__":
+    main()
