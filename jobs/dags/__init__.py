@@ -1,0 +1,1 @@
+"""Airflow: the DAGs call spark-submit and import nothing of the project."""

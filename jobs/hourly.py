@@ -1,0 +1,23 @@
+"""The hour: ingest what is new, refresh features and lists of those who acted since the last full night."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from jobs import cli
+from jobs.build_features import build
+from jobs.cli import Context
+from jobs.ingest import ingest
+from jobs.score import score
+
+
+def hourly(context: Context) -> None:
+    """Run the chain at ``--as-of`` for users who changed. Needs a night before it."""
+    hour = replace(context, mode="hourly")
+    ingest(hour)
+    build(hour, backfill=False)
+    score(hour)
+
+
+if __name__ == "__main__":
+    cli.main("hourly", hourly, "Refresh the lists of those who acted since the last night.")

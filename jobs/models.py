@@ -1,0 +1,77 @@
+"""The jobs' side of the model: which version may be used at as_of, and what it reads."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from conf.settings import Settings
+from features.contracts import ITEM_NEIGHBORS, ITEM_TEMPORAL, ITEMS, Table
+from jobs.cli import Context
+from jobs.errors import ModelGateError
+from jobs.table_io import to_micros
+from model import predict, registry
+from model.spec import PredictSpec, TableRef
+
+
+@dataclass(frozen=True)
+class UsableModel:
+    """A registered version and its checked local copy."""
+
+    version: str
+    folder: Path
+
+
+def tracking_uri(settings: Settings) -> str:
+    """MLflow's tracking URI with the warehouse filled in."""
+    return settings.mlflow.tracking_uri.format(warehouse=Path(settings.warehouse).absolute())
+
+
+def artifacts(settings: Settings) -> str:
+    """Where MLflow keeps artifacts, with the warehouse filled in."""
+    return settings.mlflow.artifacts.format(warehouse=Path(settings.warehouse).absolute())
+
+
+def has_model(settings: Settings, as_of: datetime) -> bool:
+    """Whether a champion exists that was trained on nothing later than as_of."""
+    return registry.champion(tracking_uri(settings), settings.mlflow.model, to_micros(as_of)) is not None
+
+
+def usable(settings: Settings, as_of: datetime) -> UsableModel:
+    """The champion as it may be used at as_of. Raises ModelGateError when there is none."""
+    name = settings.mlflow.model
+    version = registry.champion(tracking_uri(settings), name, to_micros(as_of))
+    if version is None:
+        raise ModelGateError(
+            f"no champion of model {name!r} was trained at or before {as_of:%Y-%m-%dT%H:%M:%SZ} (the time law forbids a later "
+            f"one); registry {tracking_uri(settings)}; run jobs/train_model.py with that --as-of first"
+        )
+    folder = registry.fetch(version, Path(settings.warehouse).absolute() / ".models")
+    return UsableModel(str(version.version), folder)
+
+
+def references(context: Context, tables: Sequence[Table]) -> dict[str, TableRef]:
+    """The tables at their newest versions, pinned, for readers outside Spark. They count as inputs of the run."""
+    refs = {}
+    for table in tables:
+        context.warehouse.read(table)  # checks that it is there and ours, and records its version
+        version = context.warehouse.inputs[table.name]
+        refs[table.name] = TableRef(path=context.warehouse.path(table), version=version)
+    return refs
+
+
+def prepare(context: Context, model: UsableModel) -> str:
+    """Compute the catalogue's state at as_of once, and ship it to the workers. Returns its name there."""
+    spec = PredictSpec(
+        tables=references(context, [ITEMS, ITEM_TEMPORAL, ITEM_NEIGHBORS]),
+        as_of_us=to_micros(context.as_of),
+        repeat_consumption=context.settings.repeat_consumption,
+        top_k=context.settings.top_k,
+    )
+    folder = Path(tempfile.mkdtemp(prefix="kairos-catalogue-"))
+    predict.prepare(model.folder, spec, folder)
+    context.spark.sparkContext.addFile(str(folder), recursive=True)
+    return folder.name

@@ -1,0 +1,41 @@
+"""The night: ingest, features, (training, when there is no model yet), lists, and the score of the last closed window.
+
+One Spark session for the whole chain. On an empty warehouse it goes from raw files to published lists.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from features.contracts import RECOMMENDATIONS
+from jobs import cli
+from jobs.build_features import build
+from jobs.cli import Context
+from jobs.evaluate import evaluate
+from jobs.ingest import ingest
+from jobs.models import has_model
+from jobs.score import score
+from jobs.train_model import train_model
+
+
+def nightly(context: Context) -> None:
+    """Run the chain at ``--as-of`` for everyone."""
+    ingest(context)
+    untrained = not has_model(context.settings, context.as_of)
+    build(context, backfill=untrained)
+    if untrained:
+        train_model(context)
+    score(context)
+    if not context.dry_run:
+        _judge_last_closed(context)
+
+
+def _judge_last_closed(context: Context) -> None:
+    """Evaluate the newest night whose horizon has passed at as_of."""
+    closed = [m for m in context.warehouse.moments(RECOMMENDATIONS) if m + context.settings.horizon <= context.as_of]
+    if closed:
+        evaluate(replace(context, as_of=max(closed)))
+
+
+if __name__ == "__main__":
+    cli.main("nightly", nightly, "From raw data to published lists for everyone.")

@@ -1,0 +1,109 @@
+"""Features and the champion -> ``recommendations`` (all history) and ``recommendations_latest`` (what to show now).
+
+Nightly: everyone, and the list of user ``*`` for whoever has no visible history. Hourly: users with new events.
+A batch is scored, checked, written, and only then shown; a check that fails publishes nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+
+import pyarrow as pa
+from features.user_inputs import EVERYONE_ELSE, user_inputs, with_everyone_else
+from pyspark import SparkFiles
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from conf import columns as c
+from features.contracts import (
+    RECOMMENDATIONS,
+    RECOMMENDATIONS_LATEST,
+    USER_ITEM_REPEATS,
+    USER_PROFILES,
+    USER_SEQUENCES,
+)
+from jobs import cli
+from jobs.build_features import at, sorted_by_key
+from jobs.checks import check_batch
+from jobs.cli import Context
+from jobs.models import prepare, usable
+from jobs.progress import console, step
+from jobs.publish import publish
+from jobs.run_log import recorded
+from model import predict
+
+__all__ = ["EVERYONE_ELSE", "score"]
+
+_SCORED = "user_id STRING, rank INT, item_id STRING, score DOUBLE, reason STRING, cold BOOLEAN"
+
+
+def score(context: Context) -> None:
+    """Score the users that have features at as_of with the model that may be used there."""
+    warehouse, settings = context.warehouse, context.settings
+    if context.dry_run:
+        console.print(f"score would write a {context.mode} batch at {context.as_of:%Y-%m-%dT%H:%MZ}")
+        return
+    with (
+        warehouse.lease([RECOMMENDATIONS, RECOMMENDATIONS_LATEST]),
+        recorded(warehouse, "score", context.mode, context.as_of) as run,
+    ):
+        model = usable(settings, context.as_of)
+        run.model_version = model.version
+        users = _users(context)
+        with step(context.spark, "prepare the catalogue"):
+            prepared = prepare(context, model)
+        context.spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", settings.scoring.batch_users)
+        scored = users.mapInArrow(_scorer(prepared), _SCORED)
+        batch = sorted_by_key(RECOMMENDATIONS, _listed(context, scored, model.version)).persist()
+        try:
+            with step(context.spark, "score and check"):
+                run.counts |= check_batch(context, batch)
+            with step(context.spark, "write recommendations"):
+                mine = f"{at([context.as_of])} AND {c.MODE} = '{context.mode}'"
+                run.counts["rows"] = warehouse.replace(RECOMMENDATIONS, batch, mine)
+            with step(context.spark, "publish recommendations_latest"):
+                run.message = publish(context, batch)
+        finally:
+            batch.unpersist()
+
+
+def _users(context: Context) -> DataFrame:
+    tables = (USER_SEQUENCES, USER_PROFILES, USER_ITEM_REPEATS)
+    users = user_inputs(*(context.warehouse.partition(table, context.as_of) for table in tables))
+    if context.mode == "nightly":
+        users = with_everyone_else(users, context.as_of)
+    return users.repartition(context.spark.sparkContext.defaultParallelism, c.USER_ID).sortWithinPartitions(c.USER_ID)
+
+
+def _scorer(prepared: str) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    """The body of the UDF. The prepared folder travels with the job; each Python worker maps it once."""
+
+    def body(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        yield from predict.score_batches(batches, SparkFiles.get(prepared))
+
+    return body
+
+
+def _listed(context: Context, scored: DataFrame, version: str) -> DataFrame:
+    horizon = context.settings.horizon
+    if context.mode == "hourly" and context.settings.hourly_horizon:
+        horizon = context.settings.hourly_horizon
+    return scored.select(
+        F.lit(context.as_of).alias(c.AS_OF_TS), c.USER_ID, c.RANK, c.ITEM_ID, c.SCORE, c.REASON,
+        F.lit(context.mode).alias(c.MODE), c.COLD,
+        F.lit(batch_id(context, version)).alias(c.BATCH_ID),
+        F.lit(version).alias(c.MODEL_VERSION),
+        F.lit(context.as_of + timedelta(seconds=horizon.total_seconds())).alias(c.VALID_UNTIL_TS),
+    )  # fmt: skip
+
+
+def batch_id(context: Context, version: str) -> str:
+    """The same run, repeated, is the same batch."""
+    text = f"{context.mode} {context.as_of.isoformat()} {context.settings.mlflow.model} {version}"
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+if __name__ == "__main__":
+    cli.main("score", score, "Recommendation lists by the champion model.", modes=True)

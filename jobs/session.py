@@ -1,0 +1,112 @@
+"""The Spark session: UTC, Delta, quiet. One per process; a chain of jobs shares it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+from pyspark.errors import PySparkException
+from pyspark.sql import SparkSession
+
+from conf.settings import Spark
+from jobs.errors import UsageError
+from jobs.java import check_java
+
+DELTA_PACKAGE = "io.delta:delta-spark_4.2_2.13"
+_DELTA = {
+    "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
+    "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
+}
+# Set on every session, whoever started the JVM: they decide what the rows are, or how long small tables take.
+_RUNTIME = {
+    "spark.sql.session.timeZone": "UTC",
+    "spark.sql.ansi.enabled": "true",
+    "spark.databricks.delta.snapshotPartitions": "2",
+    "spark.databricks.delta.commit.idempotencyCheck.enabled": "true",
+    "spark.sql.execution.arrow.maxRecordsPerBatch": "512",
+    "spark.sql.debug.maxToStringFields": "1000",
+}
+# Only matter before the JVM is up, so only where this process starts it.
+_STATIC = {
+    "spark.ui.enabled": "false",
+    "spark.ui.showConsoleProgress": "false",
+    "spark.sql.adaptive.coalescePartitions.parallelismFirst": "false",
+    "spark.driver.extraJavaOptions": "-Duser.timezone=UTC -XX:+UseParallelGC",
+    "spark.executor.extraJavaOptions": "-Duser.timezone=UTC",
+}
+
+
+def open_session(settings: Spark, app: str = "kairos") -> SparkSession:
+    """The session of this process, started here or by spark-submit.
+
+    Raises UsageError when Java or Delta is missing or the JVM does not start.
+    """
+    submitted = "PYSPARK_GATEWAY_PORT" in os.environ
+    if submitted:
+        session = SparkSession.builder.appName(app).config(map=_DELTA | _RUNTIME).getOrCreate()
+    else:
+        check_java()
+        os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+        session = _start(settings, app)
+    for key, value in _RUNTIME.items():
+        session.conf.set(key, value)
+    session.conf.set("spark.sql.shuffle.partitions", str(settings.shuffle_partitions))
+    _need_delta(session)
+    return session
+
+
+def _start(settings: Spark, app: str) -> SparkSession:
+    conf = _DELTA | _RUNTIME | _STATIC | settings.conf
+    conf["spark.driver.memory"] = settings.driver_memory
+    if "spark.jars" not in conf and "spark.jars.packages" not in conf:
+        conf["spark.jars.packages"] = f"{DELTA_PACKAGE}:{version('delta-spark')}"
+    builder = SparkSession.builder.appName(app).master(settings.master).config(map=conf)
+    with _noise_to_file() as log:
+        try:
+            return builder.getOrCreate()
+        except (PySparkException, OSError) as error:
+            tail = " / ".join(log.read_text(errors="replace").split("\n")[-4:])
+            raise UsageError(f"Spark did not start ({error}); the end of its log: {tail}; whole log: {log}") from error
+
+
+@contextlib.contextmanager
+def _noise_to_file() -> Iterator[Path]:
+    """Send this process's and the new JVM's stderr to a file while Spark starts.
+
+    The JVM keeps that file for its life: Ivy's and log4j's lines stay out of a person's sight, but are not lost.
+    """
+    handle, name = tempfile.mkstemp(prefix="kairos-spark-", suffix=".log")
+    sys.stderr.flush()
+    kept = os.dup(2)
+    os.dup2(handle, 2)
+    try:
+        yield Path(name)
+    finally:
+        sys.stderr.flush()
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(handle)
+
+
+def _need_delta(session: SparkSession) -> None:
+    try:
+        session.sparkContext._jvm.java.lang.Class.forName(_DELTA["spark.sql.extensions"])  # type: ignore[union-attr]
+    except Exception as error:
+        raise UsageError(
+            "Delta Lake is not on Spark's class path: submit with "
+            f"--packages {DELTA_PACKAGE}:{version('delta-spark')} (or --jars with the same jars)"
+        ) from error
+
+
+def main() -> None:
+    """Start and stop a session once, so that the jars are in the local cache: part of the installation."""
+    open_session(Spark(), "kairos-warm-up").stop()
+
+
+if __name__ == "__main__":
+    main()

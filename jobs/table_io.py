@@ -1,0 +1,257 @@
+"""Every read and write of a table, through its contract. The only module that knows Delta."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import tempfile
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from delta.tables import DeltaTable
+from filelock import FileLock, Timeout
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.types import StructField, StructType
+
+from conf import columns as c
+from conf.settings import Settings
+from features.contracts import Table
+from jobs.errors import BusyError, DataQualityError, UsageError
+
+SCHEMA_VERSION = 1
+_PROPERTIES = {
+    "delta.minReaderVersion": "1",
+    "delta.minWriterVersion": "2",
+    "kairos.schemaVersion": str(SCHEMA_VERSION),
+}
+_METADATA_CONF = "spark.databricks.delta.commitInfo.userMetadata"
+
+
+class Warehouse:
+    """The tables of one deployment: Delta paths under ``settings.warehouse``, or names under ``settings.catalog``.
+
+    ``inputs`` and ``outputs`` collect table -> Delta version of all that was read and written since ``begin``.
+    """
+
+    def __init__(self, spark: SparkSession, settings: Settings) -> None:
+        self.spark = spark
+        self.settings = settings
+        self.inputs: dict[str, int] = {}
+        self.outputs: dict[str, int] = {}
+        self._checked: set[str] = set()
+        self._run_id = ""
+
+    def begin(self, run_id: str) -> None:
+        """Start collecting versions for a new run."""
+        self._run_id = run_id
+        self.inputs, self.outputs = {}, {}
+
+    # -- where ---------------------------------------------------------------------------------------------------
+
+    def path(self, table: Table) -> str:
+        """Where the table lies; for a catalog table, as the catalog says."""
+        if self.settings.catalog:
+            return self._delta(table).detail().select("location").first()[0]  # type: ignore[index]
+        root = self.settings.warehouse
+        return f"{root.rstrip('/')}/{table.name}" if "://" in root else str(Path(root).absolute() / table.name)
+
+    def _name(self, table: Table) -> str:
+        return f"{self.settings.catalog}.{table.name}" if self.settings.catalog else f"delta.`{self.path(table)}`"
+
+    def _delta(self, table: Table) -> DeltaTable:
+        if self.settings.catalog:
+            return DeltaTable.forName(self.spark, self._name(table))
+        return DeltaTable.forPath(self.spark, self.path(table))
+
+    def exists(self, table: Table) -> bool:
+        """Whether the table has been created."""
+        if self.settings.catalog:
+            return self.spark.catalog.tableExists(self._name(table))
+        return DeltaTable.isDeltaTable(self.spark, self.path(table))
+
+    def version(self, table: Table) -> int:
+        """The newest version of an existing table."""
+        return int(self._delta(table).history(1).select("version").first()[0])  # type: ignore[index]
+
+    # -- read ----------------------------------------------------------------------------------------------------
+
+    def read(self, table: Table) -> DataFrame:
+        """The table at its newest version, which is recorded. Raises DataQualityError when it is not there or not ours."""
+        if not self.exists(table):
+            raise DataQualityError(
+                f"table {table.name} does not exist at {self._where(table)}; run {table.owner} first"
+            )
+        self._check_schema(table)
+        version = self.version(table)
+        self.inputs[table.name] = version
+        reader = self.spark.read.format("delta").option("versionAsOf", version)
+        frame = reader.table(self._name(table)) if self.settings.catalog else reader.load(self.path(table))
+        return frame.select(*table.column_names)
+
+    def partition(self, table: Table, as_of: datetime) -> DataFrame:
+        """The rows of one as_of."""
+        return self.read(table).where(F.col(c.AS_OF_TS) == F.lit(as_of))
+
+    def moments(self, table: Table) -> set[datetime]:
+        """Every as_of the table has a partition for."""
+        if not self.exists(table):
+            return set()
+        # Epoch microseconds, because collected timestamps would take on the driver's local time zone.
+        rows = self.read(table).select(F.unix_micros(c.AS_OF_TS).alias("us")).distinct().collect()
+        return {from_micros(row["us"]) for row in rows}
+
+    def _where(self, table: Table) -> str:
+        return self._name(table) if self.settings.catalog else self.path(table)
+
+    def _check_schema(self, table: Table) -> None:
+        if table.name in self._checked:
+            return
+        row = self._delta(table).detail().select("properties").first()
+        found = int((row[0] if row else {}).get("kairos.schemaVersion", "0"))
+        if found > SCHEMA_VERSION:
+            raise DataQualityError(
+                f"table {table.name} at {self._where(table)} has schema version {found}, newer than the {SCHEMA_VERSION} "
+                "that this installation knows; upgrade kairos-rec (pip install -U kairos-rec) or point warehouse elsewhere"
+            )
+        have = {f.name: f.dataType.simpleString() for f in self._delta(table).toDF().schema.fields}
+        want = {f.name: f.dataType.simpleString() for f in schema(table).fields}
+        wrong = [f"{k}: found {have.get(k, 'nothing')}, expected {t}" for k, t in want.items() if have.get(k) != t]
+        if wrong:
+            raise DataQualityError(
+                f"table {table.name} at {self._where(table)} breaks its contract: {'; '.join(wrong)}"
+            )
+        self._checked.add(table.name)
+
+    # -- write ---------------------------------------------------------------------------------------------------
+
+    def append(self, table: Table, frame: DataFrame) -> int:
+        """Add rows. Returns how many."""
+        return self._write(table, frame, "append", None)
+
+    def overwrite(self, table: Table, frame: DataFrame) -> int:
+        """Replace the whole table in one commit. Returns how many rows it has now."""
+        return self._write(table, frame, "overwrite", None)
+
+    def replace(self, table: Table, frame: DataFrame, where: str) -> int:
+        """Replace exactly the rows that match ``where`` in one commit; each written row must match it too."""
+        return self._write(table, frame, "overwrite", where)
+
+    def _write(self, table: Table, frame: DataFrame, mode: str, where: str | None) -> int:
+        self.create(table)
+        writer = frame.select(*table.column_names).write.format("delta")
+        writer = writer.mode(mode).option("userMetadata", self._metadata())
+        if where:
+            writer = writer.option("replaceWhere", where)
+        with self._lock(table, 60):
+            writer.saveAsTable(self._name(table)) if self.settings.catalog else writer.save(self.path(table))
+            return self._committed(table)
+
+    def merge(self, table: Table, source: DataFrame, gone: str) -> None:
+        """Update rows with the source's key, insert new ones, delete those whose source row satisfies ``gone``.
+
+        One commit, so a reader sees the table before or after. The source must be written data, not a fresh plan.
+        """
+        self.create(table)
+        on = " AND ".join(f"t.{key} = s.{key}" for key in table.key)
+        values: dict[str, Any] = {column: f"s.{column}" for column in table.column_names}
+        with self._lock(table, 60), self._session_metadata():
+            merge = self._delta(table).alias("t").merge(source.alias("s"), on)
+            merge = merge.whenMatchedDelete(gone).whenMatchedUpdate(set=values)
+            merge.whenNotMatchedInsert(f"NOT ({gone})", values=values).execute()
+            self._committed(table)
+
+    def create(self, table: Table) -> None:
+        """Create the table from its contract where it does not exist, with comments and reader version 1."""
+        if self.exists(table):
+            self._check_schema(table)
+            return
+        builder = DeltaTable.createIfNotExists(self.spark)
+        builder = builder.tableName(self._name(table)) if self.settings.catalog else builder.location(self.path(table))
+        builder = builder.comment(f"{table.row} (owner: {table.owner})").addColumns(schema(table))
+        for key, value in _PROPERTIES.items():
+            builder = builder.property(key, value)
+        if table.partition_by:
+            builder = builder.partitionedBy(*table.partition_by)
+        with self._lock(table, 60):
+            builder.execute()
+        self._checked.add(table.name)
+
+    def _committed(self, table: Table) -> int:
+        row = self._delta(table).history(1).select("version", "operationMetrics").first()
+        assert row is not None  # noqa: S101 - a commit was just made
+        self.outputs[table.name] = int(row["version"])
+        return int(row["operationMetrics"].get("numOutputRows", 0))
+
+    def _metadata(self) -> str:
+        return json.dumps(
+            {"run_id": self._run_id, "settings": self.settings.fingerprint(), "inputs": self.inputs}, sort_keys=True
+        )
+
+    @contextlib.contextmanager
+    def _session_metadata(self) -> Iterator[None]:
+        # A MERGE takes its user metadata from the session only.
+        self.spark.conf.set(_METADATA_CONF, self._metadata())
+        try:
+            yield
+        finally:
+            self.spark.conf.unset(_METADATA_CONF)
+
+    # -- one writer at a time ------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def lease(self, tables: Sequence[Table]) -> Iterator[None]:
+        """Hold the tables for the length of a job. Raises BusyError at once when another process has one."""
+        with contextlib.ExitStack() as stack:
+            for table in sorted(tables, key=lambda t: t.name):
+                stack.enter_context(self._lock(table, 0))
+            yield
+
+    @contextlib.contextmanager
+    def _lock(self, table: Table, seconds: float) -> Iterator[None]:
+        # Delta on file:// does not protect two JVMs from each other; a lock file does, on one machine.
+        lock = FileLock(self._lock_file(table), is_singleton=True)
+        try:
+            with lock.acquire(timeout=seconds):
+                yield
+        except Timeout:
+            raise BusyError(
+                f"table {table.name} is being written by another run ({lock.lock_file}); try again later"
+            ) from None
+
+    def _lock_file(self, table: Table) -> Path:
+        root = self.settings.warehouse
+        if "://" in root or self.settings.catalog:
+            key = hashlib.sha256(f"{root} {self.settings.catalog}".encode()).hexdigest()[:16]
+            folder = Path(tempfile.gettempdir()) / f"kairos-locks-{key}"
+        else:
+            folder = Path(root).absolute() / ".locks"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(
+                f"cannot make the lock folder {folder}: {error.strerror}; check warehouse in the settings"
+            ) from error
+        return folder / f"{table.name}.lock"
+
+
+def schema(table: Table) -> StructType:
+    """The contract as a Spark schema, with a comment on each column."""
+    parsed = StructType.fromDDL(", ".join(f"{column.name} {column.type}" for column in table.columns))
+    pairs = zip(parsed.fields, table.columns, strict=True)
+    return StructType(
+        [StructField(f.name, f.dataType, column.nullable, {"comment": column.comment}) for f, column in pairs]
+    )
+
+
+def from_micros(micros: int) -> datetime:
+    """Epoch microseconds as an aware UTC datetime, without passing through floating point."""
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=micros)
+
+
+def to_micros(moment: datetime) -> int:
+    """An aware datetime as epoch microseconds, without passing through floating point."""
+    return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
