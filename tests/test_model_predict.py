@@ -1,0 +1,137 @@
+"""Lists: complete, repeatable, within the rules, and finding what is planted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+import torch
+from model_world import START, settings, shop, spec, write_tables
+
+from model import checkpoint, data, predict, train
+from model.distributed import World
+from model.item_state import DAY_US
+from model.spec import PredictSpec, TrainSpec
+from model.users import join_user_tables
+
+MOMENTS = [START + day * DAY_US for day in (39, 46, 53)]
+RISING = "i999"
+
+
+def surging() -> list:
+    """The shop, and an item that did not exist before the last two days and that many now buy."""
+    late = [(f"u{n:03d}", RISING, MOMENTS[-1] - DAY_US - n * 10_000_000) for n in range(0, 24)]
+    early = [(f"u{n:03d}", "i998", MOMENTS[1] - DAY_US - n * 10_000_000) for n in range(0, 24)]
+    wave = [(f"u{n:03d}", "i998", MOMENTS[1] + 2 * DAY_US + n * 10_000_000) for n in range(24, 40)]
+    return sorted([*shop(), *late, *early, *wave], key=lambda r: (r[2], r[0], r[1]))
+
+
+def scorer(folder: Path, repeat: bool) -> tuple[predict.Scorer, TrainSpec, pa.Table]:
+    torch.set_num_threads(1)
+    write_tables(folder, surging(), MOMENTS, 7 * DAY_US)
+    made = spec(folder, MOMENTS, settings(), folder / "bundle", repeat)
+    digest = checkpoint.save(train.train(made, World(0, 1)), made)
+    told = PredictSpec(tables=made.tables, as_of_us=MOMENTS[-1], repeat_consumption=repeat, top_k=5)
+    predict.prepare(folder / "bundle", told, folder / "prepared", digest)
+    names = ("user_sequences", "user_profiles", "user_item_repeats")
+    rows = join_user_tables(*(data.read_table(made, name, MOMENTS[-1]) for name in names))
+    return predict.Scorer(folder / "prepared"), made, rows
+
+
+@pytest.fixture(scope="module")
+def repeating(tmp_path_factory: pytest.TempPathFactory) -> tuple[predict.Scorer, TrainSpec, pa.Table]:
+    return scorer(tmp_path_factory.mktemp("repeating"), repeat=True)
+
+
+@pytest.fixture(scope="module")
+def once(tmp_path_factory: pytest.TempPathFactory) -> tuple[predict.Scorer, TrainSpec, pa.Table]:
+    return scorer(tmp_path_factory.mktemp("once"), repeat=False)
+
+
+def nobody(rows: pa.Table, user: str = "*") -> pa.Table:
+    """A row of a user without history, in the scorer's input format."""
+    def empty(field: pa.Field) -> object:
+        if field.name == "user_id":
+            return user
+        return [] if pa.types.is_list(field.type) else 0
+
+    return pa.table({f.name: pa.array([empty(f)], f.type) for f in rows.schema})
+
+
+def test_every_user_gets_top_k_distinct_items_with_ranks_from_one(repeating: tuple) -> None:
+    scoring, _, rows = repeating
+    lists = scoring.score(rows).to_pandas()
+    assert lists.columns.tolist() == ["user_id", "rank", "item_id", "score", "reason", "cold"]
+    for _, mine in lists.groupby("user_id"):
+        assert mine["rank"].tolist() == [1, 2, 3, 4, 5]
+        assert mine.item_id.nunique() == 5
+        assert mine.score.is_monotonic_decreasing
+    assert lists.user_id.nunique() == len(rows)
+    assert (lists.reason.str.len() > 0).all() and not lists.cold.any()
+
+
+def test_lists_do_not_depend_on_how_users_are_batched(repeating: tuple) -> None:
+    scoring, _, rows = repeating
+    whole = scoring.score(rows)
+    pieces = pa.concat_tables([scoring.score(rows.slice(at, 7)) for at in range(0, len(rows), 7)])
+    assert whole.equals(pieces)
+    through_udf = pa.Table.from_batches(list(predict.score_batches(rows.to_batches(max_chunksize=11), str(_folder(scoring)))))
+    assert whole.equals(through_udf)
+
+
+def _folder(scoring: predict.Scorer) -> Path:
+    return scoring.folder
+
+
+def test_a_planted_habit_is_found(repeating: tuple) -> None:
+    scoring, _, rows = repeating
+    lists = scoring.score(rows).to_pandas()
+    found = []
+    for user, items, counts in zip(*(rows[n].to_pylist() for n in ("user_id", "repeat_item_ids", "repeat_counts")), strict=True):
+        habit = {item for _, item in sorted(zip(counts, items, strict=True))[-4:]}
+        found.append(len(habit & set(lists[lists.user_id == user].item_id)) / 4)
+    assert sum(found) / len(found) > 0.7
+    assert lists.reason.str.contains(r"bought \d+ times").any()
+
+
+def test_a_rising_item_reaches_those_who_never_had_it(repeating: tuple) -> None:
+    scoring, _, rows = repeating
+    had = [RISING in items.as_py() for items in rows["repeat_item_ids"]]
+    lists = scoring.score(rows.filter(pc.invert(pa.array(had)))).to_pandas()
+    share = lists.groupby("user_id").item_id.apply(lambda items: RISING in set(items)).mean()
+    assert share > 0.5
+    assert lists[lists.item_id == RISING].reason.str.contains("new: first seen").all()
+
+
+def test_seen_items_never_return_where_items_do_not_repeat(once: tuple) -> None:
+    scoring, _, rows = once
+    lists = scoring.score(rows).to_pandas().groupby("user_id").item_id.apply(set)
+    for user, items, repeats in zip(rows["user_id"], rows["item_ids"], rows["repeat_item_ids"], strict=True):
+        assert not lists.get(user.as_py(), set()) & (set(items.as_py()) | set(repeats.as_py()))
+    assert lists.map(len).min() == 5
+
+
+def test_whoever_has_no_history_gets_the_fresh_and_popular_list(repeating: tuple) -> None:
+    scoring, _, rows = repeating
+    both = pa.concat_tables([nobody(rows), rows.slice(0, 1), nobody(rows, "newcomer")])
+    lists = scoring.score(both).to_pandas()
+    star, new = (lists[lists.user_id == user] for user in ("*", "newcomer"))
+    assert star.cold.all() and star["rank"].tolist() == [1, 2, 3, 4, 5]
+    assert star.item_id.tolist() == new.item_id.tolist()
+    assert RISING in star.item_id.tolist()
+    assert not lists[lists.user_id == rows["user_id"][0].as_py()].cold.any()
+
+
+def test_events_of_unknown_items_do_not_stop_a_list(repeating: tuple) -> None:
+    scoring, _, rows = repeating
+    one = rows.slice(0, 1)
+    unknown = pa.array([["nowhere"] * len(one["item_ids"][0])], pa.list_(pa.string()))
+    lists = scoring.score(one.set_column(one.column_names.index("item_ids"), "item_ids", unknown))
+    assert len(lists) == 5
+
+
+def test_no_users_give_no_rows(repeating: tuple) -> None:
+    scoring, _, rows = repeating
+    assert scoring.score(rows.slice(0, 0)).schema == predict.OUTPUT

@@ -1,0 +1,222 @@
+"""The model registry, with MLflow's real sqlite store."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from model import registry
+from model.bundle_hash import BundleError, bundle_hash
+from model.registry import ModelVersion, RegistryError
+
+DAY = 86_400_000_000
+
+
+@pytest.fixture(scope="module")
+def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """One store for all tests: making its tables takes seconds. The folder does not exist yet."""
+    return f"sqlite:///{tmp_path_factory.mktemp('registry')}/not/yet/mlflow.db"
+
+
+def bundle(folder: Path, weights: bytes = b"weights") -> Path:
+    (folder / "networks").mkdir(parents=True)
+    (folder / "manifest.json").write_text('{"width": 48}')
+    (folder / "networks" / "encoder.safetensors").write_bytes(weights)
+    return folder
+
+
+@pytest.fixture
+def make(uri: str, tmp_path: Path, request: pytest.FixtureRequest):
+    """Registers a version of this test's own model, trained as of a day."""
+
+    def register(day: int, weights: bytes = b"weights") -> ModelVersion:
+        name = request.node.originalname
+        run = registry.start_run(uri, "tests", str(tmp_path.parent / "artifacts"), f"day {day}")
+        folder = bundle(tmp_path / f"bundle-{day}-{len(list(tmp_path.iterdir()))}", weights)
+        return registry.register(folder, uri, name, run, {registry.TRAINED_AS_OF: day * DAY})
+
+    return register
+
+
+def chosen(version: ModelVersion, day: int) -> str | None:
+    found = registry.champion(version.tracking_uri, version.name, day * DAY)
+    return found and found.version
+
+
+# -- the hash --------------------------------------------------------------------------------------------------------
+
+
+def test_the_hash_is_of_names_and_contents_only(tmp_path: Path) -> None:
+    one, two = bundle(tmp_path / "one"), bundle(tmp_path / "two")
+    os.utime(two / "manifest.json", (1, 1))
+    assert bundle_hash(one) == bundle_hash(two)
+    assert len(bundle_hash(one)) == 64
+
+
+def test_the_hash_sees_a_changed_byte_a_new_name_and_a_moved_boundary(tmp_path: Path) -> None:
+    known = {bundle_hash(bundle(tmp_path / "a")), bundle_hash(bundle(tmp_path / "b", b"weightz"))}
+    renamed = bundle(tmp_path / "c")
+    (renamed / "manifest.json").rename(renamed / "manifest2.json")
+    moved = bundle(tmp_path / "d")
+    (moved / "manifest.json").rename(moved / "networks" / "manifest.json")
+    (tmp_path / "e").mkdir()
+    (tmp_path / "e" / "ab").write_text("c")
+    (tmp_path / "f").mkdir()
+    (tmp_path / "f" / "a").write_text("bc")
+    known |= {bundle_hash(folder) for folder in (renamed, moved, tmp_path / "e", tmp_path / "f")}
+    assert len(known) == 6
+
+
+@pytest.mark.parametrize("kind", ["file link", "folder link", "pipe", "empty", "missing"])
+def test_only_plain_files_make_a_bundle(tmp_path: Path, kind: str) -> None:
+    folder = tmp_path / "bundle"
+    if kind == "empty":
+        folder.mkdir()
+    elif kind != "missing":
+        bundle(folder)
+    if kind == "file link":
+        (folder / "more.json").symlink_to(folder / "manifest.json")
+    if kind == "folder link":
+        (folder / "more").symlink_to(tmp_path, target_is_directory=True)
+    if kind == "pipe":
+        os.mkfifo(folder / "more")
+    with pytest.raises(BundleError):
+        bundle_hash(folder)
+
+
+# -- register and fetch ----------------------------------------------------------------------------------------------
+
+
+def test_a_bundle_comes_back_as_it_went_in(make, tmp_path: Path) -> None:
+    version = make(3, b"\x00\x01")
+    folder = registry.fetch(version, tmp_path / "cache")
+    assert (folder / "networks" / "encoder.safetensors").read_bytes() == b"\x00\x01"
+    assert sorted(p.name for p in folder.rglob("*")) == ["encoder.safetensors", "manifest.json", "networks"]
+    assert (version.trained_as_of_us, version.schema, version.version) == (3 * DAY, 1, "1")
+    assert [p.name for p in (tmp_path / "cache").iterdir()] == [version.sha256]  # nothing half-downloaded is left
+
+
+def test_the_run_is_ended_and_holds_the_files(make, uri: str) -> None:
+    from mlflow import MlflowClient
+
+    version = make(3)
+    client = MlflowClient(uri)
+    assert client.get_run(version.run_id).info.status == "FINISHED"
+    assert [f.path for f in client.list_artifacts(version.run_id, "bundle")] == ["bundle/manifest.json", "bundle/networks"]
+
+
+def test_a_failed_run_is_shown_as_failed(uri: str, tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+
+    run = registry.start_run(uri, "tests", str(tmp_path), "fails")
+    registry.fail_run(uri, run)
+    assert MlflowClient(uri).get_run(run).info.status == "FAILED"
+
+
+def test_the_second_fetch_needs_no_artifact_store(make, tmp_path: Path) -> None:
+    version = make(3)
+    first = registry.fetch(version, tmp_path / "cache")
+    shutil.rmtree(version.source.removeprefix("file://"))
+    assert registry.fetch(version, tmp_path / "cache") == first
+
+
+def test_a_spoilt_local_copy_is_fetched_again(make, tmp_path: Path) -> None:
+    version = make(3)
+    kept = registry.fetch(version, tmp_path / "cache") / "networks" / "encoder.safetensors"
+    kept.write_bytes(b"spoilt")
+    registry.fetch(version, tmp_path / "cache")
+    assert kept.read_bytes() == b"weights"
+
+
+def test_changed_weights_are_refused_and_not_kept(make, tmp_path: Path) -> None:
+    version = make(3)
+    Path(version.source.removeprefix("file://"), "networks", "encoder.safetensors").write_bytes(b"evil")
+    with pytest.raises(RegistryError, match="is not what was registered"):
+        registry.fetch(version, tmp_path / "cache")
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+@pytest.mark.parametrize("target", ["/etc/hostname", "manifest.json"])
+def test_a_link_among_the_artifacts_is_refused(make, tmp_path: Path, target: str) -> None:
+    version = make(3)
+    Path(version.source.removeprefix("file://"), "more.json").symlink_to(target)
+    with pytest.raises(RegistryError, match=r"outside the artifact directory|not what was registered"):
+        registry.fetch(version, tmp_path / "cache")
+
+
+def test_a_newer_schema_and_a_foreign_version_are_refused(make, tmp_path: Path) -> None:
+    version = make(3)
+    with pytest.raises(RegistryError, match="upgrade kairos-rec"):
+        registry.fetch(replace(version, schema=2), tmp_path)
+    with pytest.raises(RegistryError, match="has no tag sha256"):
+        registry.fetch(replace(version, sha256="../../somewhere"), tmp_path)
+
+
+def test_a_version_must_say_what_it_was_trained_as_of(uri: str, tmp_path: Path) -> None:
+    run = registry.start_run(uri, "tests", str(tmp_path), "no as_of")
+    with pytest.raises(RegistryError, match="trained_as_of_us"):
+        registry.register(bundle(tmp_path / "bundle"), uri, "nameless", run, {})
+
+
+# -- who is champion when --------------------------------------------------------------------------------------------
+
+
+def test_without_a_champion_there_is_none(make, uri: str) -> None:
+    version = make(3)
+    assert chosen(version, 100) is None
+    assert registry.champion(uri, "no such model", DAY) is None
+
+
+def test_asking_an_empty_warehouse_makes_nothing(tmp_path: Path) -> None:
+    assert registry.champion(f"sqlite:///{tmp_path}/mlflow.db", "kairos", DAY) is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_champion_is_usable_from_its_training_as_of_on(make, uri: str) -> None:
+    version = make(3)
+    assert registry.promote(uri, version.name, version)
+    assert registry.champion(uri, version.name, 3 * DAY - 1) is None
+    assert chosen(version, 3) == "1"
+
+
+def test_a_night_made_again_uses_the_champion_of_its_time(make, uri: str) -> None:
+    first, challenger, second = make(3), make(5), make(9)
+    registry.promote(uri, first.name, first)
+    registry.promote(uri, first.name, second)
+    assert [chosen(first, day) for day in (2, 3, 8, 9, 50)] == [None, "1", "1", "3", "3"]
+    assert challenger.version == "2"  # trained at 5 and never champion: never used
+
+
+def test_an_older_model_does_not_displace_a_newer_champion(make, uri: str) -> None:
+    newer, older = make(9), make(3)
+    assert registry.promote(uri, newer.name, newer)
+    assert not registry.promote(uri, newer.name, older)
+    assert [chosen(newer, day) for day in (3, 8, 9)] == ["2", "2", "1"]
+
+
+def test_a_person_can_roll_back(make, uri: str) -> None:
+    good, bad = make(3), make(9)
+    registry.promote(uri, good.name, good)
+    registry.promote(uri, good.name, bad)
+    assert registry.promote(uri, good.name, good, force=True)
+    assert chosen(good, 50) == "1"
+
+
+# -- when it is not there --------------------------------------------------------------------------------------------
+
+
+def test_a_dead_registry_fails_soon_with_its_address() -> None:
+    tick = time.monotonic()
+    with pytest.raises(RegistryError, match=r"MLflow at http://127\.0\.0\.1:9 failed"):
+        registry.champion("http://127.0.0.1:9", "kairos", DAY)
+    assert time.monotonic() - tick < 60
+
+
+def test_making_the_store_says_nothing(uri: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    registry.start_run(f"sqlite:///{tmp_path}/quiet.db", "tests", str(tmp_path), "quiet")
+    assert capfd.readouterr() == ("", "")

@@ -1,0 +1,115 @@
+"""The trainer as a whole, on a small generated shop."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from model_world import START, settings, shop, spec, write_tables
+from safetensors.numpy import load_file
+
+from model import checkpoint, train
+from model.data import DataError
+from model.distributed import World
+from model.item_state import DAY_US
+from model.ranker_training import AnchorSlates
+from model.spec import TrainSpec, write_spec
+
+MOMENTS = [START + day * DAY_US for day in (39, 46, 53)]
+WEEK = 7 * DAY_US
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def world(folder: Path, events: list | None = None, **over: object) -> TrainSpec:
+    write_tables(folder, shop() if events is None else events, MOMENTS, WEEK)
+    return spec(folder, MOMENTS, settings(**over), folder / "bundle")
+
+
+def weights(trained: train.Trained) -> dict[str, torch.Tensor]:
+    return {**trained.encoder.state_dict(prefix="e."), **trained.ranker.state_dict(prefix="r.")}
+
+
+def test_training_twice_gives_the_same_weights_to_the_bit(tmp_path: Path) -> None:
+    made = world(tmp_path)
+    one, two = (weights(train.train(made, World(0, 1))) for _ in range(2))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    other = weights(train.train(world(tmp_path, training={"seed": 1, "threads": 1}), World(0, 1)))
+    assert not torch.equal(one["e.items.id.weight"], other["e.items.id.weight"])
+
+
+def test_two_processes_take_the_same_steps_as_one(tmp_path: Path) -> None:
+    made = world(tmp_path)
+    results = []
+    for processes in (1, 2):
+        write_spec(made.model_copy(update={"output": str(tmp_path / f"bundle{processes}")}), tmp_path / "spec.json")
+        subprocess.run(
+            [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes),
+             "-m", "model.train", "--spec", str(tmp_path / "spec.json")],
+            check=True, capture_output=True, timeout=240, cwd=Path(__file__).parents[1],
+        )  # fmt: skip
+        results.append(load_file(tmp_path / f"bundle{processes}" / checkpoint.WEIGHTS))
+    far = max(float(np.abs(results[0][name] - results[1][name]).max()) for name in results[0])
+    assert far < 1e-4, f"weights differ by up to {far}"
+
+
+def test_eight_users_are_learned_by_heart(tmp_path: Path) -> None:
+    trained = train.train(world(tmp_path, shop(users=8, items=30), training={"epochs": 60, "threads": 1}), World(0, 1))
+    assert trained.metrics["train_ndcg_at_10"] > 0.75 * trained.metrics["candidate_recall"]
+    assert trained.history["ranker"]["loss"][-1] < 0.6 * trained.history["ranker"]["loss"][0]
+
+
+def collected(made: TrainSpec, monkeypatch: pytest.MonkeyPatch) -> list[AnchorSlates]:
+    found: list[AnchorSlates] = []
+    original = train.collect
+
+    def keep(*arguments: object) -> AnchorSlates:
+        found.append(original(*arguments))  # type: ignore[arg-type]
+        return found[-1]
+
+    monkeypatch.setattr(train, "collect", keep)
+    train.train(made, World(0, 1))
+    monkeypatch.undo()
+    return found
+
+
+def poisoned(events: list, since: int) -> list:
+    """The same users at the same times with other items: what the model is given before ``since`` must not move."""
+    items = sorted({e[1] for e in events})
+    return [(u, items[-1 - items.index(i)] if t >= since else i, t) for u, i, t in events]
+
+
+def test_nothing_that_happens_after_an_anchor_reaches_its_slates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    events = [e for e in shop() if e[2] < MOMENTS[-1]]
+    clean = collected(world(tmp_path / "a", events), monkeypatch)
+    dirty = collected(world(tmp_path / "b", poisoned(events, MOMENTS[1])), monkeypatch)
+    assert np.array_equal(clean[1].item, dirty[1].item) and np.array_equal(clean[1].signals, dirty[1].signals)
+    assert not np.array_equal(clean[1].target, dirty[1].target), "the poison must change the labels, or nothing is tested"
+
+
+def test_nothing_that_happens_after_as_of_reaches_the_weights(tmp_path: Path) -> None:
+    clean = weights(train.train(world(tmp_path / "a"), World(0, 1)))
+    dirty = weights(train.train(world(tmp_path / "b", poisoned(shop(), MOMENTS[-1])), World(0, 1)))
+    assert all(torch.equal(clean[name], dirty[name]) for name in clean)
+
+
+def test_anchors_without_any_label_are_said_so(tmp_path: Path) -> None:
+    made = world(tmp_path)
+    late = made.model_copy(update={"tables": made.tables | {"events": made.tables["events"]}, "horizon_us": 1})
+    with pytest.raises(DataError, match="no user has a label at any anchor"):
+        train.train(late, World(0, 1))
+
+
+def test_training_stops_after_the_epoch_that_passes_the_limit(tmp_path: Path) -> None:
+    trained = train.train(world(tmp_path, training={"max_seconds": 1, "epochs": 2000, "threads": 1}), World(0, 1))
+    assert trained.history["stopped_by_max_seconds"] == 1
+    assert len(trained.history["ranker"]["loss"]) < 2000
+    assert pa.types.is_string(trained.catalogue.item_ids.type)
