@@ -8,17 +8,11 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from features.anchors import moments_of, users_at
-from features.item_temporal import item_temporal
-from features.neighbors import item_neighbors
-from features.profiles import user_profiles
-from features.repeats import user_item_repeats
-from features.sequences import user_sequences
-from features.windows import visible
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from conf import columns as c
+from features.anchors import moments_of, users_at
 from features.contracts import (
     EVENTS,
     ITEM_NEIGHBORS,
@@ -29,6 +23,12 @@ from features.contracts import (
     USER_SEQUENCES,
     Table,
 )
+from features.item_temporal import item_temporal
+from features.neighbors import item_neighbors
+from features.profiles import user_profiles
+from features.repeats import user_item_repeats
+from features.sequences import user_sequences
+from features.windows import visible
 from jobs import cli
 from jobs.cli import Context
 from jobs.errors import DataQualityError
@@ -73,7 +73,7 @@ def _write_all(
     context: Context, run: Run, events: DataFrame, items: DataFrame, moments: list[datetime], changed: DataFrame | None
 ) -> None:
     settings = context.settings
-    users = users_at(events, moments, settings) if changed is None else changed
+    users = (users_at(events, moments, settings) if changed is None else changed).persist()
     plans = {
         USER_SEQUENCES: user_sequences(events, moments, settings, users),
         USER_PROFILES: user_profiles(events, items, moments, settings, users),
@@ -111,7 +111,8 @@ def _changed_users(context: Context, events: DataFrame) -> DataFrame:
     nights = [m for m in context.warehouse.moments(ITEM_NEIGHBORS) if m <= context.as_of]
     if not nights:
         raise DataQualityError("no nightly features at or before --as-of to refresh; run jobs/nightly.py first")
-    return events.exceptAll(visible(events, max(nights))).select(c.USER_ID).distinct()
+    before = (F.col(c.EVENT_TS) < F.lit(max(nights))) & (F.col(c.AVAILABLE_TS) <= F.lit(max(nights)))
+    return events.where(~before).select(F.lit(context.as_of).alias(c.AS_OF_TS), c.USER_ID).distinct()
 
 
 if __name__ == "__main__":

@@ -65,7 +65,9 @@ def _shoppers(context: Context) -> list[str]:
     """Two households that shop before the first refresh, one before the second, one not at all that day."""
     events = context.warehouse.read(EVENTS)
     day = events.where((F.col(c.EVENT_TS) >= F.lit(NIGHT)) & (F.col(c.EVENT_TS) < F.lit(HOURS[1])))
-    first = day.groupBy(c.USER_ID).agg(F.count_if(F.col(c.EVENT_TS) < F.lit(HOURS[0])).alias("early"), F.count("*").alias("n"))
+    first = day.groupBy(c.USER_ID).agg(
+        F.count_if(F.col(c.EVENT_TS) < F.lit(HOURS[0])).alias("early"), F.count("*").alias("n")
+    )
     known = context.warehouse.read(RECOMMENDATIONS_LATEST).where(F.col(c.RANK) == 1).select(c.USER_ID)
     seen = known.join(first, on=c.USER_ID, how="left").na.fill(0)
     order = [F.desc("n"), F.asc(c.USER_ID)]
@@ -92,7 +94,9 @@ def _show_lists(context: Context, title: str, users: list[str]) -> dict[str, lis
     for user in users:
         for row in (r for r in rows if r[c.USER_ID] == user and r[c.RANK] <= 5):
             made = f"{row['made']} {row[c.MODE]}" if row[c.RANK] == 1 else ""
-            grid.add_row(user if row[c.RANK] == 1 else "", str(row[c.RANK]), row[c.TITLE] or row[c.ITEM_ID], row[c.REASON], made)
+            grid.add_row(
+                user if row[c.RANK] == 1 else "", str(row[c.RANK]), row[c.TITLE] or row[c.ITEM_ID], row[c.REASON], made
+            )
         grid.add_section()
     console.print(grid)
     return {user: [r[c.ITEM_ID] for r in rows if r[c.USER_ID] == user] for user in users}

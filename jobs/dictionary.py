@@ -18,7 +18,10 @@ def overview() -> str:
 
 
 def _columns(table: Table) -> list[str]:
-    rows = [f"| `{k.name}` | {k.type.lower()}{'?' if k.nullable else ''} | {k.comment.replace('|', '∣')} |" for k in table.columns]
+    rows = [
+        f"| `{k.name}` | {k.type.lower()}{'?' if k.nullable else ''} | {k.comment.replace('|', '∣')} |"
+        for k in table.columns
+    ]
     head = f"<details><summary><code>{table.name}</code>: {len(table.columns)} columns (? may be NULL)</summary>"
     return [head, "", "| column | type | meaning |", "|---|---|---|", *rows, "", "</details>", ""]
 

@@ -15,9 +15,7 @@ from pathlib import Path
 
 #: What Spark 4.2 runs on and what the tests run with.
 SUPPORTED = (17, 21)
-_INSTALL = (
-    "install it (Debian/Ubuntu: apt-get install openjdk-17-jre-headless; macOS: brew install openjdk@17) or set JAVA_HOME"
-)
+_INSTALL = "install it (Debian/Ubuntu: apt-get install openjdk-17-jre-headless; macOS: brew install openjdk@17) or set JAVA_HOME"
 _VERSION = re.compile(r'version "(\d+)(?:\.(\d+))?')
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
+from py4j.java_gateway import JavaClass
 from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
@@ -94,13 +95,13 @@ def _noise_to_file() -> Iterator[Path]:
 
 
 def _need_delta(session: SparkSession) -> None:
-    try:
-        session.sparkContext._jvm.java.lang.Class.forName(_DELTA["spark.sql.extensions"])  # type: ignore[union-attr]
-    except Exception as error:
+    # py4j gives a package, not a class, for a name that the JVM cannot load.
+    found = session.sparkContext._jvm.io.delta.tables.DeltaTable  # type: ignore[union-attr]
+    if not isinstance(found, JavaClass):
         raise UsageError(
             "Delta Lake is not on Spark's class path: submit with "
             f"--packages {DELTA_PACKAGE}:{version('delta-spark')} (or --jars with the same jars)"
-        ) from error
+        )
 
 
 def main() -> None:

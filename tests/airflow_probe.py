@@ -43,7 +43,9 @@ def described(dag):
         "priority": task.priority_weight,
         "retries": task.retries,
         "backoff": float(task.retry_exponential_backoff),
-        "scheduled": rendered(dag, task, {}, data_interval_end=datetime(2017, 12, 1, 9, 10, tzinfo=UTC), run_after=ran_late),
+        "scheduled": rendered(
+            dag, task, {}, data_interval_end=datetime(2017, 12, 1, 9, 10, tzinfo=UTC), run_after=ran_late
+        ),
         "manual": rendered(dag, task, {}, run_after=ran_late),
         "asked": rendered(dag, task, {"as_of": "2017-11-24T01:30:00+01:00"}, run_after=ran_late),
     }
@@ -54,7 +56,9 @@ if __name__ == "__main__":
     answer = {
         "errors": bag.import_errors,
         "dags": {dag_id: described(dag) for dag_id, dag in bag.dags.items()},
-        "loaded": sorted({name.partition(".")[0] for name in sys.modules} & {"pyspark", "torch", "conf", "features", "model", "jobs"}),
+        "loaded": sorted(
+            {name.partition(".")[0] for name in sys.modules} & {"pyspark", "torch", "conf", "features", "model", "jobs"}
+        ),
     }
     task = bag.dags["kairos_nightly"].tasks[0]
     answer["outcomes"] = {code: outcome(task, int(code)) for code in sys.argv[2].split(",")}

@@ -15,7 +15,20 @@ MAY_IMPORT = {"conf": {"conf"}, "features": {"conf", "features"}, "model": {"con
 #: Third parties that a package must not know: features are plans without IO, the model runs without a JVM.
 MUST_NOT_IMPORT = {
     "conf": {"pyspark", "delta", "torch", "mlflow", "deltalake", "duckdb"},
-    "features": {"delta", "torch", "mlflow", "deltalake", "duckdb", "pandas", "numpy", "os", "pathlib", "io", "time", "requests"},
+    "features": {
+        "delta",
+        "torch",
+        "mlflow",
+        "deltalake",
+        "duckdb",
+        "pandas",
+        "numpy",
+        "os",
+        "pathlib",
+        "io",
+        "time",
+        "requests",
+    },
     "model": {"pyspark", "delta"},
     "jobs": {"torch"},
     "jobs/dags": {*PACKAGES, "pyspark", "delta", "torch", "mlflow"},
@@ -56,7 +69,9 @@ def names(tree: ast.AST) -> dict[str, str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
-                known[alias.asname or alias.name.partition(".")[0]] = alias.name if alias.asname else alias.name.partition(".")[0]
+                known[alias.asname or alias.name.partition(".")[0]] = (
+                    alias.name if alias.asname else alias.name.partition(".")[0]
+                )
         elif isinstance(node, ast.ImportFrom) and not node.level:
             known |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
     return known
@@ -183,7 +198,9 @@ def one_door_to_tables(path: str, source: str) -> list[str]:
         if not isinstance(node, ast.Attribute | ast.Name):
             continue
         # .write.x is Spark's writer; file.write(text) is not.
-        writer = isinstance(node, ast.Attribute) and isinstance(node.value, ast.Attribute) and node.value.attr == "write"
+        writer = (
+            isinstance(node, ast.Attribute) and isinstance(node.value, ast.Attribute) and node.value.attr == "write"
+        )
         if writer or (isinstance(node, ast.Attribute) and node.attr in ("writeTo", "saveAsTable", "insertInto")):
             found.append(f"{path}:{node.lineno}: writes a table past jobs/table_io.py")
         if dotted(node, known) in ("deltalake.write_deltalake", "deltalake.writer.write_deltalake"):
@@ -201,7 +218,9 @@ def job_name(path: str, libraries: set[str]) -> list[str]:
     """A script's folder is first on its path: jobs/features.py would hide the package, jobs/typing.py Python's own."""
     stem = path.rpartition("/")[2].removesuffix(".py")
     taken = stem in {*PACKAGES, "tests", *libraries, *sys.stdlib_module_names}
-    return [f"{path}: hides the package {stem} when it is run as a script"] if path.startswith("jobs/") and taken else []
+    return (
+        [f"{path}: hides the package {stem} when it is run as a script"] if path.startswith("jobs/") and taken else []
+    )
 
 
 def machine_paths(path: str, source: str) -> list[str]:
@@ -227,10 +246,17 @@ def words_read(source: str) -> set[str]:
 def _docstrings(tree: ast.AST) -> Iterator[ast.AST]:
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
-        if isinstance(body, list) and body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
+        if (
+            isinstance(body, list)
+            and body
+            and isinstance(body[0], ast.Expr)
+            and isinstance(body[0].value, ast.Constant)
+        ):
             yield body[0].value
 
 
 def _called_without_arguments(tree: ast.AST, attribute: ast.Attribute) -> bool:
     """frame.count() runs a job; grouped.agg(...), frame.groupBy(...).count() and Window functions are told apart by a person."""
-    return any(isinstance(n, ast.Call) and n.func is attribute and not n.args and not n.keywords for n in ast.walk(tree))
+    return any(
+        isinstance(n, ast.Call) and n.func is attribute and not n.args and not n.keywords for n in ast.walk(tree)
+    )

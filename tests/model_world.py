@@ -122,7 +122,9 @@ def _profiles(mine: dict[str, list], now: int) -> pa.Table:
         out[c.user_events(window)] = [int((a <= most).sum()) for a in ages]
     for kind in c.EVENT_TYPES:
         for window in ("1d", "7d", "28d", "all"):
-            out[c.user_type_events(kind, window)] = [int((a <= days[window]).sum()) if kind == "purchase" else 0 for a in ages]
+            out[c.user_type_events(kind, window)] = [
+                int((a <= days[window]).sum()) if kind == "purchase" else 0 for a in ages
+            ]
     out["user_items_all"] = [len({e[1] for e in r}) for r in rows]
     for name in ("user_sessions_28d", "user_sessions_all"):
         out[name] = [len(r) for r in rows]

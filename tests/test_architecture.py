@@ -40,7 +40,9 @@ def test_every_file_keeps(rule: Callable[[str, str], list[str]]) -> None:
 
 
 def test_no_job_bears_the_name_of_a_package() -> None:
-    assert [complaint for p in SOURCES for complaint in rules.job_name(relative(p), LIBRARIES) if p.stem != "__init__"] == []
+    assert [
+        complaint for p in SOURCES for complaint in rules.job_name(relative(p), LIBRARIES) if p.stem != "__init__"
+    ] == []
 
 
 def test_java_is_checked_with_the_standard_library_alone() -> None:
@@ -52,7 +54,17 @@ def test_java_is_checked_with_the_standard_library_alone() -> None:
 def written() -> Iterator[Path]:
     """Everything that a person wrote."""
     yield from SOURCES
-    for pattern in ("*.md", "*.toml", "Makefile", ".gitignore", ".ci/*", "conf/*", "model/*.md", "tests/**/*.py", "jobs/**/*.html"):
+    for pattern in (
+        "*.md",
+        "*.toml",
+        "Makefile",
+        ".gitignore",
+        ".ci/*",
+        "conf/*",
+        "model/*.md",
+        "tests/**/*.py",
+        "jobs/**/*.html",
+    ):
         yield from (p for p in ROOT.glob(pattern) if p.is_file() and p.name != Path(__file__).name)
 
 
@@ -118,7 +130,11 @@ PLANTED = [
     (rules.pure_features, "features/x.py", "rows = frame.collect()"),
     (rules.pure_features, "features/x.py", "frame.toPandas()"),
     (rules.pure_features, "features/x.py", "n = frame.count()"),
-    (rules.pure_features, "features/x.py", "from pyspark.sql.functions import pandas_udf\n@pandas_udf('long')\ndef f(x): ..."),
+    (
+        rules.pure_features,
+        "features/x.py",
+        "from pyspark.sql.functions import pandas_udf\n@pandas_udf('long')\ndef f(x): ...",
+    ),
     (rules.pure_features, "features/x.py", "from pyspark.sql import functions as F\nf = F.udf(g)"),
     (rules.pure_features, "features/x.py", "frame.mapInPandas(f, schema)"),
     (rules.pure_features, "features/x.py", "spark.read.parquet(p)"),
@@ -133,7 +149,9 @@ PLANTED = [
 ]
 
 
-@pytest.mark.parametrize(("rule", "path", "source"), PLANTED, ids=[f"{r.__name__}-{i}" for i, (r, _, _) in enumerate(PLANTED)])
+@pytest.mark.parametrize(
+    ("rule", "path", "source"), PLANTED, ids=[f"{r.__name__}-{i}" for i, (r, _, _) in enumerate(PLANTED)]
+)
 def test_a_planted_violation_is_caught(rule: Callable[[str, str], list[str]], path: str, source: str) -> None:
     complaints = rule(path, source)
     assert complaints and complaints[0].startswith(path)
@@ -156,16 +174,22 @@ ALLOWED = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("rule", "path", "source"), ALLOWED, ids=[f"{r.__name__}-{i}" for i, (r, _, _) in enumerate(ALLOWED)])
+@pytest.mark.parametrize(
+    ("rule", "path", "source"), ALLOWED, ids=[f"{r.__name__}-{i}" for i, (r, _, _) in enumerate(ALLOWED)]
+)
 def test_what_is_fine_is_left_alone(rule: Callable[[str, str], list[str]], path: str, source: str) -> None:
     assert rule(path, source) == []
 
 
-@pytest.mark.parametrize("path", ["jobs/features.py", "jobs/model.py", "jobs/typing.py", "jobs/rich.py", "jobs/tests.py"])
+@pytest.mark.parametrize(
+    "path", ["jobs/features.py", "jobs/model.py", "jobs/typing.py", "jobs/rich.py", "jobs/tests.py"]
+)
 def test_a_job_that_hides_a_package_is_caught(path: str) -> None:
     assert rules.job_name(path, LIBRARIES)
 
 
 def test_a_setting_that_nobody_reads_is_caught() -> None:
-    read = rules.words_read('"""unread in words."""\nsettings.training.used\nx = getattr(y, "also")\nsettings.unread = 1')
+    read = rules.words_read(
+        '"""unread in words."""\nsettings.training.used\nx = getattr(y, "also")\nsettings.unread = 1'
+    )
     assert {"used", "also"} <= read and "unread" not in read

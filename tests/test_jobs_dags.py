@@ -66,7 +66,11 @@ def test_the_night_goes_before_the_hour(airflow: dict) -> None:
     [
         ("kairos_nightly", "scheduled", "2017-12-01T00:00:00Z"),  # data interval ends 2017-12-01 09:10
         ("kairos_hourly", "scheduled", "2017-12-01T09:00:00Z"),
-        ("kairos_nightly", "manual", "2017-12-02T00:00:00Z"),  # neither interval nor logical date; after 2017-12-02 15:42
+        (
+            "kairos_nightly",
+            "manual",
+            "2017-12-02T00:00:00Z",
+        ),  # neither interval nor logical date; after 2017-12-02 15:42
         ("kairos_hourly", "manual", "2017-12-02T15:00:00Z"),
         ("kairos_nightly", "asked", "2017-11-24T00:30:00Z"),  # parameter as_of, given in +01:00
         ("kairos_hourly", "asked", "2017-11-24T00:30:00Z"),

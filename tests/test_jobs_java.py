@@ -30,7 +30,9 @@ def home(tmp_path: Path, says: str) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize(("text", "version"), [("8", 8), ("11", 11), ("17", 17), ("21", 21), ("25", 25), ("none", None)])
+@pytest.mark.parametrize(
+    ("text", "version"), [("8", 8), ("11", 11), ("17", 17), ("21", 21), ("25", 25), ("none", None)]
+)
 def test_the_major_version_is_read_from_what_java_prints(text: str, version: int | None) -> None:
     assert major(SAYS[text]) == version
 

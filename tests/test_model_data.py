@@ -45,7 +45,15 @@ def test_only_what_had_happened_and_was_known_is_read(tmp_path: Path) -> None:
 
 
 def test_events_are_ordered_by_user_time_and_event_id(tmp_path: Path) -> None:
-    table = events([("9", "v", "y", 5, 5), ("2", "u", "z", 7, 7), ("1", "u", "x", 7, 7), ("3", "u", "y", 6, 6), ("0", "v", "gone", 5, 5)])
+    table = events(
+        [
+            ("9", "v", "y", 5, 5),
+            ("2", "u", "z", 7, 7),
+            ("1", "u", "x", 7, 7),
+            ("3", "u", "y", 6, 6),
+            ("0", "v", "gone", 5, 5),
+        ]
+    )
     read = read_events(parquet(tmp_path, "events", table), NOW, pa.array(["x", "y", "z"]))
     assert read.users.to_pylist() == ["u", "v"]
     assert list(zip(read.user.tolist(), read.item.tolist(), strict=True)) == [(0, 1), (0, 0), (0, 2), (1, -1), (1, 1)]

@@ -18,6 +18,7 @@ DAY = 86_400_000_000
 
 def inputs(candidates: int, events: int, facets: int = 2, signals: int = 7) -> dict:
     generator = torch.Generator().manual_seed(0)
+
     def rand(*shape: int) -> torch.Tensor:
         return torch.randn(*shape, generator=generator)
 
@@ -102,7 +103,9 @@ def test_the_listwise_loss_is_visible_arithmetic() -> None:
 
 def test_the_sampled_loss_is_the_full_softmax_when_every_item_is_drawn_once() -> None:
     score = torch.tensor([[0.3, -1.0, 2.0, 0.5]])
-    loss, weight = sampled_softmax(score[:, 2], score[:, [0, 1, 3]], torch.zeros(3), torch.zeros(1, 3, dtype=torch.bool), torch.ones(1))
+    loss, weight = sampled_softmax(
+        score[:, 2], score[:, [0, 1, 3]], torch.zeros(3), torch.zeros(1, 3, dtype=torch.bool), torch.ones(1)
+    )
     assert weight == 1
     assert loss.item() == pytest.approx(-score.log_softmax(dim=1)[0, 2].item(), rel=1e-5)
 

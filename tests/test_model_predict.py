@@ -52,6 +52,7 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> tuple[predict.Scorer, Trai
 
 def nobody(rows: pa.Table, user: str = "*") -> pa.Table:
     """A row of a user without history, in the scorer's input format."""
+
     def empty(field: pa.Field) -> object:
         if field.name == "user_id":
             return user
@@ -77,7 +78,9 @@ def test_lists_do_not_depend_on_how_users_are_batched(repeating: tuple) -> None:
     whole = scoring.score(rows)
     pieces = pa.concat_tables([scoring.score(rows.slice(at, 7)) for at in range(0, len(rows), 7)])
     assert whole.equals(pieces)
-    through_udf = pa.Table.from_batches(list(predict.score_batches(rows.to_batches(max_chunksize=11), str(_folder(scoring)))))
+    through_udf = pa.Table.from_batches(
+        list(predict.score_batches(rows.to_batches(max_chunksize=11), str(_folder(scoring))))
+    )
     assert whole.equals(through_udf)
 
 
@@ -89,7 +92,9 @@ def test_a_planted_habit_is_found(repeating: tuple) -> None:
     scoring, _, rows = repeating
     lists = scoring.score(rows).to_pandas()
     found = []
-    for user, items, counts in zip(*(rows[n].to_pylist() for n in ("user_id", "repeat_item_ids", "repeat_counts")), strict=True):
+    for user, items, counts in zip(
+        *(rows[n].to_pylist() for n in ("user_id", "repeat_item_ids", "repeat_counts")), strict=True
+    ):
         habit = {item for _, item in sorted(zip(counts, items, strict=True))[-4:]}
         found.append(len(habit & set(lists[lists.user_id == user].item_id)) / 4)
     assert sum(found) / len(found) > 0.7

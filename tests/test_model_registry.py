@@ -107,7 +107,10 @@ def test_the_run_is_ended_and_holds_the_files(make, uri: str) -> None:
     version = make(3)
     client = MlflowClient(uri)
     assert client.get_run(version.run_id).info.status == "FINISHED"
-    assert [f.path for f in client.list_artifacts(version.run_id, "bundle")] == ["bundle/manifest.json", "bundle/networks"]
+    assert [f.path for f in client.list_artifacts(version.run_id, "bundle")] == [
+        "bundle/manifest.json",
+        "bundle/networks",
+    ]
 
 
 def test_a_failed_run_is_shown_as_failed(uri: str, tmp_path: Path) -> None:

@@ -42,8 +42,12 @@ def test_the_top_of_the_catalogue_is_that_of_brute_force(seed: int) -> None:
     users, items, width, most = 3, 17, 2, 6
     x, y = (rng.integers(-2, 3, (n, width)).astype(np.float32) for n in (users, items))
     bias = np.where(rng.random(items) < 0.3, -np.inf, rng.integers(0, 2, items)).astype(np.float32)
-    extra = pairs([(u, i, 3.0) for u in range(users) for i in range(items) if rng.random() < 0.1] or [(0, 0, 0.0)], items)
-    barred = pairs([(u, i, 1.0) for u in range(users) for i in range(items) if rng.random() < 0.3] or [(0, 0, 1.0)], items)
+    extra = pairs(
+        [(u, i, 3.0) for u in range(users) for i in range(items) if rng.random() < 0.1] or [(0, 0, 0.0)], items
+    )
+    barred = pairs(
+        [(u, i, 1.0) for u in range(users) for i in range(items) if rng.random() < 0.3] or [(0, 0, 1.0)], items
+    )
     got = top_of_catalogue(*(torch.from_numpy(a) for a in (x, y, bias)), extra, barred, most)
     for u in range(users):
         score = x[u] @ y.T + bias + [extra.look_up(np.full((users, 1), i))[u, 0, 0] for i in range(items)]

@@ -87,12 +87,16 @@ def poisoned(events: list, since: int) -> list:
     return [(u, items[-1 - items.index(i)] if t >= since else i, t) for u, i, t in events]
 
 
-def test_nothing_that_happens_after_an_anchor_reaches_its_slates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_that_happens_after_an_anchor_reaches_its_slates(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     events = [e for e in shop() if e[2] < MOMENTS[-1]]
     clean = collected(world(tmp_path / "a", events), monkeypatch)
     dirty = collected(world(tmp_path / "b", poisoned(events, MOMENTS[1])), monkeypatch)
     assert np.array_equal(clean[1].item, dirty[1].item) and np.array_equal(clean[1].signals, dirty[1].signals)
-    assert not np.array_equal(clean[1].target, dirty[1].target), "the poison must change the labels, or nothing is tested"
+    assert not np.array_equal(clean[1].target, dirty[1].target), (
+        "the poison must change the labels, or nothing is tested"
+    )
 
 
 def test_nothing_that_happens_after_as_of_reaches_the_weights(tmp_path: Path) -> None:

@@ -125,7 +125,9 @@ def chain_dag(job: str, unit: str, schedule: str, limit: timedelta, priority: in
         default_args=DEFAULT_ARGS,
         params={
             "as_of": Param(
-                None, type=["null", "string"], description="e.g. 2017-12-01T00:00:00Z; empty: the run's last full " + unit
+                None,
+                type=["null", "string"],
+                description="e.g. 2017-12-01T00:00:00Z; empty: the run's last full " + unit,
             )
         },
         user_defined_macros={"as_of": as_of},

@@ -1,0 +1,58 @@
+"""When an item was released, how old it is, whether it may be recommended, and the stage of its life."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from conf import columns as c
+from features.windows import DAY_US, MOMENT_US, micros
+
+#: An item is new for a week; then the 7-day rate against the 28-day rate decides, on the scale of logarithms.
+NEW_DAYS = 7.0
+TREND_THRESHOLD = 0.2
+PEAK_DAYS = 2.0
+
+
+def known_items(items: DataFrame, moments: Sequence[datetime]) -> DataFrame:
+    """One row a (moment, catalogue item): the release the catalogue states, if at or before the moment, and availability.
+
+    The release that ingest fills in is not used: it is computed from the whole log, with hindsight.
+    """
+    at = F.explode(F.array(*[F.lit(micros(m)) for m in moments])).alias(MOMENT_US)
+    rows = items.select(at, c.ITEM_ID, c.RELEASE_TS, c.RELEASE_KNOWN, c.AVAILABLE_FROM, c.AVAILABLE_UNTIL)
+    stated = F.when(F.col(c.RELEASE_KNOWN), F.unix_micros(c.RELEASE_TS))
+    begun = F.coalesce(F.unix_micros(c.AVAILABLE_FROM) <= F.col(MOMENT_US), F.lit(True))
+    not_over = F.coalesce(F.unix_micros(c.AVAILABLE_UNTIL) > F.col(MOMENT_US), F.lit(True))
+    return rows.select(
+        MOMENT_US,
+        c.ITEM_ID,
+        F.when(stated <= F.col(MOMENT_US), stated).alias("stated_us"),
+        (begun & not_over).alias("item_available"),
+    )
+
+
+def age_columns() -> dict[str, Column]:
+    """Release and age from ``stated_us`` (the catalogue's word) and ``first_us`` (the first visible event)."""
+    release = F.least("stated_us", "first_us")  # NULLs are skipped
+    known = F.coalesce(F.col("stated_us") <= F.coalesce(F.col("first_us"), F.col("stated_us")), F.lit(False))
+    return {
+        "item_release_ts": F.timestamp_micros(release),
+        "item_release_known": known,
+        "item_age_days": (F.col(MOMENT_US) - release) / F.lit(float(DAY_US)),
+    }
+
+
+def life_stage() -> Column:
+    """new, rising, peak, falling or evergreen, by the thresholds above."""
+    trend, since = F.col("item_trend_7d_28d"), F.col("item_days_since_peak")
+    return (
+        F.when(F.col("item_age_days") < NEW_DAYS, F.lit("new"))
+        .when((trend > TREND_THRESHOLD) & (since < PEAK_DAYS), F.lit("peak"))
+        .when(trend > TREND_THRESHOLD, F.lit("rising"))
+        .when(trend < -TREND_THRESHOLD, F.lit("falling"))
+        .otherwise(F.lit("evergreen"))
+    )
