@@ -120,10 +120,7 @@ def _event_type(source: EventSource) -> Column:
 
 def _content_id() -> Column:
     """A hash of what the event says: the same delivery twice is the same event."""
-    us = F.unix_micros(c.EVENT_TS).cast("string")
-    parts = [c.SOURCE, c.USER_ID, c.ITEM_ID, c.EVENT_TYPE, us, F.col("read_value").cast("string"), c.SESSION_ID]
-    return F.md5(
-        F.to_json(
-            F.array(*[F.coalesce(part, F.lit("")) for part in (F.col(p) if isinstance(p, str) else p for p in parts)])
-        )
-    )
+    us, value = F.unix_micros(c.EVENT_TS).cast("string"), F.col("read_value").cast("string")
+    names = (c.SOURCE, c.USER_ID, c.ITEM_ID, c.EVENT_TYPE, c.SESSION_ID)
+    parts = [*[F.col(name) for name in names], us, value]
+    return F.md5(F.to_json(F.array(*[F.coalesce(part, F.lit("")) for part in parts])))

@@ -92,7 +92,9 @@ def series(events: DataFrame, moments: Sequence[datetime]) -> DataFrame:
 def _dense(entries: Column, buckets: int) -> Column:
     """Sparse (buckets ago, n) as a dense series of ints, oldest first."""
     n_of = F.map_from_entries(entries)
-    return F.transform(F.sequence(F.lit(buckets - 1), F.lit(0)), lambda ago: F.coalesce(F.try_element_at(n_of, ago), F.lit(0)))
+    return F.transform(
+        F.sequence(F.lit(buckets - 1), F.lit(0)), lambda ago: F.coalesce(F.try_element_at(n_of, ago), F.lit(0))
+    )
 
 
 def buyers(events: DataFrame, moments: Sequence[datetime]) -> DataFrame:

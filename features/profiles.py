@@ -144,6 +144,10 @@ def _finish(frame: DataFrame) -> DataFrame:
         share = F.lit(-1.0) / F.col(f"{name}_sum")
         frame = frame.withColumn(f"user_{name}_categories", pairs["category"]).withColumn(
             f"user_{name}_weights",
-            F.coalesce(F.transform(pairs["order"], lambda x, s=share: x * s), F.array().cast("array<double>")),
+            F.coalesce(_scaled(pairs["order"], share), F.array().cast("array<double>")),
         )
     return frame
+
+
+def _scaled(values: Column, factor: Column) -> Column:
+    return F.transform(values, lambda x: x * factor)

@@ -62,7 +62,7 @@ def user_item_repeats(
     )
 
 
-def _median_gap(times):  # type: ignore[no-untyped-def]
+def _median_gap(times):
     """Median days between the sorted distinct times; NULL with fewer than two."""
     gaps = F.sort_array(
         F.transform(F.sequence(F.lit(1), F.size(times) - 1), lambda i: F.get(times, i) - F.get(times, i - 1))

@@ -68,9 +68,7 @@ def decay(age_us: Column, half_life_seconds: float) -> Column:
 
 def per_user() -> WindowSpec:
     """A user's events at one moment, oldest first; ties by event_id, so the order is total."""
-    return Window.partitionBy(c.AS_OF_TS, c.USER_ID).orderBy(
-        F.asc_nulls_last(EVENT_US), F.asc_nulls_last(c.EVENT_ID)
-    )
+    return Window.partitionBy(c.AS_OF_TS, c.USER_ID).orderBy(F.asc_nulls_last(EVENT_US), F.asc_nulls_last(c.EVENT_ID))
 
 
 def starts_session(gap: timedelta, order: WindowSpec) -> Column:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 
 import pyarrow as pa
-from features.user_inputs import EVERYONE_ELSE, user_inputs, with_everyone_else
 from pyspark import SparkFiles
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -24,6 +23,7 @@ from features.contracts import (
     USER_PROFILES,
     USER_SEQUENCES,
 )
+from features.user_inputs import EVERYONE_ELSE, user_inputs, with_everyone_else
 from jobs import cli
 from jobs.build_features import at, sorted_by_key
 from jobs.checks import check_batch

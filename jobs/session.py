@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from py4j.java_gateway import JavaClass
 from pyspark.errors import PySparkException
@@ -19,12 +20,12 @@ from jobs.errors import UsageError
 from jobs.java import check_java
 
 DELTA_PACKAGE = "io.delta:delta-spark_4.2_2.13"
-_DELTA = {
+_DELTA: dict[str, Any] = {
     "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
     "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
 }
 # Set on every session, whoever started the JVM: they decide what the rows are, or how long small tables take.
-_RUNTIME = {
+_RUNTIME: dict[str, Any] = {
     "spark.sql.session.timeZone": "UTC",
     "spark.sql.ansi.enabled": "true",
     "spark.databricks.delta.snapshotPartitions": "2",
@@ -33,7 +34,7 @@ _RUNTIME = {
     "spark.sql.debug.maxToStringFields": "1000",
 }
 # Only matter before the JVM is up, so only where this process starts it.
-_STATIC = {
+_STATIC: dict[str, Any] = {
     "spark.ui.enabled": "false",
     "spark.ui.showConsoleProgress": "false",
     "spark.sql.adaptive.coalescePartitions.parallelismFirst": "false",

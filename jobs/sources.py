@@ -105,7 +105,7 @@ def _local(root: Path, source: Source) -> list[tuple[str, int, int]]:
 def _remote(spark: SparkSession, root: str) -> list[tuple[str, int, int]]:
     jvm = spark.sparkContext._jvm
     path = jvm.org.apache.hadoop.fs.Path(root)  # type: ignore[union-attr]
-    system = path.getFileSystem(spark.sparkContext._jsc.hadoopConfiguration())  # type: ignore[union-attr]
+    system = path.getFileSystem(spark.sparkContext._jsc.hadoopConfiguration())
     entries = system.globStatus(path) or []
     found = []
     for entry in entries:

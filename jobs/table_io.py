@@ -241,7 +241,8 @@ class Warehouse:
 def schema(table: Table) -> StructType:
     """The contract as a Spark schema, with a comment on each column."""
     parsed = StructType.fromDDL(", ".join(f"{column.name} {column.type}" for column in table.columns))
-    pairs = zip(parsed.fields, table.columns, strict=True)
+    fields = parsed.fields if isinstance(parsed, StructType) else []
+    pairs = zip(fields, table.columns, strict=True)
     return StructType(
         [StructField(f.name, f.dataType, column.nullable, {"comment": column.comment}) for f, column in pairs]
     )

@@ -9,9 +9,8 @@ import tempfile
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from features.anchors import anchors_before
-
 from conf.settings import Settings
+from features.anchors import anchors_before
 from features.contracts import ITEM_NEIGHBORS, ITEM_TEMPORAL, TABLES, USER_ITEM_REPEATS, USER_PROFILES, USER_SEQUENCES
 from jobs import cli
 from jobs.cli import Context
