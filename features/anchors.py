@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
 from conf import columns as c
 from conf.settings import Settings
-from features.windows import micros, to_moments, visible, with_bucket
+from features.windows import micros, to_moments, with_bucket
 
 
 def anchors_before(as_of: datetime, settings: Settings) -> list[datetime]:
@@ -19,12 +19,9 @@ def anchors_before(as_of: datetime, settings: Settings) -> list[datetime]:
     return sorted(newest - settings.anchor_every * k for k in range(settings.training.anchors))
 
 
-def moments_of(events: DataFrame, as_of: datetime, settings: Settings) -> list[datetime]:
-    """as_of and those of its anchors that have a visible history, oldest first."""
-    row = visible(events, as_of).agg(F.min(F.unix_micros(c.EVENT_TS)).alias("first")).first()
-    first = row["first"] if row else None
-    past = [a for a in anchors_before(as_of, settings) if first is not None and first < micros(a)]
-    return [*past, as_of]
+def moments_of(first_us: int, as_of: datetime, settings: Settings) -> list[datetime]:
+    """as_of and those of its anchors that come after the first visible event (epoch microseconds), oldest first."""
+    return [*[a for a in anchors_before(as_of, settings) if first_us < micros(a)], as_of]
 
 
 def users_at(events: DataFrame, moments: Sequence[datetime], settings: Settings) -> DataFrame:
@@ -39,7 +36,10 @@ def users_at(events: DataFrame, moments: Sequence[datetime], settings: Settings)
     if len(moments) == 1:
         return kept
     labelled = labels(events, moments[:-1], settings).select(c.AS_OF_TS, c.USER_ID).distinct()
-    return kept.unionByName(past.join(labelled, on=[c.AS_OF_TS, c.USER_ID], how="left_semi"))
+    # A hash, not chance: the same users in every run.
+    chosen = Window.partitionBy(c.AS_OF_TS).orderBy(F.xxhash64(c.USER_ID), F.asc_nulls_last(c.USER_ID))
+    taught = past.join(labelled, on=[c.AS_OF_TS, c.USER_ID], how="left_semi").withColumn("n", F.row_number().over(chosen))
+    return kept.unionByName(taught.where(F.col("n") <= settings.training.users_per_anchor).drop("n"))
 
 
 def labels(events: DataFrame, anchors: Sequence[datetime], settings: Settings) -> DataFrame:

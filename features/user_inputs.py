@@ -58,5 +58,5 @@ def with_everyone_else(users: DataFrame, as_of: datetime) -> DataFrame:
         else:
             value = F.lit(0).cast(kind)
         blank.append(value.alias(name))
-    nobody = users.sparkSession.range(1).select(*blank)
+    nobody = users.agg(F.count("*")).select(*blank)  # an aggregate without groups has one row
     return users.where(F.col(c.USER_ID) != EVERYONE_ELSE).unionByName(nobody)

@@ -59,7 +59,8 @@ def build(context: Context, backfill: bool) -> None:
         _need_history(context, events)
         moments = [context.as_of]
         if backfill:
-            past = moments_of(events, context.as_of, settings)
+            first = visible(events, context.as_of).agg(F.min(F.unix_micros(c.EVENT_TS))).first()
+            past = moments_of(first[0], context.as_of, settings)  # type: ignore[index]
             done = set.intersection(*(warehouse.moments(table) for table in TABLES))
             moments = sorted({m for m in past if m not in done} | {context.as_of})
         # No later event is read at all: the time law holds even for a transform that forgets it.

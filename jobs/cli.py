@@ -79,7 +79,7 @@ def run(body: Body, name: str, settings_file: Path, as_of: str, mode: str, dry_r
     """Run a job's body in a session of its own. Returns the exit code; failures are one line on stderr."""
     try:
         settings, moment = load(settings_file), parse_as_of(as_of)
-        spark = open_session(settings.spark, f"kairos-{name}")
+        spark = open_session(settings.spark, f"kairos-{settings.domain}-{name}")
     except SettingsError as error:
         return fail(name, UsageError(str(error)))
     except JobError as error:

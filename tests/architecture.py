@@ -170,7 +170,7 @@ def pure_features(path: str, source: str) -> list[str]:
     banned = {
         "collect", "toPandas", "toLocalIterator", "toArrow", "first", "head", "take", "count", "show", "foreach", "foreachPartition",
         "udf", "pandas_udf", "arrow_udf", "udtf", "applyInPandas", "applyInArrow", "mapInPandas", "mapInArrow", "rdd", "read",
-        "write", "writeTo", "saveAsTable", "cache", "persist", "checkpoint", "localCheckpoint", "sparkSession",
+        "write", "writeTo", "saveAsTable", "checkpoint", "localCheckpoint", "sparkSession",
     }  # fmt: skip
     on_columns = {"first", "count"}  # also aggregate functions: F.first, F.count are fine
     tree = ast.parse(source)
