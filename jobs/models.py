@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -35,21 +36,33 @@ def artifacts(settings: Settings) -> str:
     return settings.mlflow.artifacts.format(warehouse=Path(settings.warehouse).absolute())
 
 
+@contextlib.contextmanager
+def registry_errors() -> Iterator[None]:
+    """What the registry says, as a job's error."""
+    try:
+        yield
+    except registry.RegistryError as error:
+        raise ModelGateError(str(error)) from error
+
+
 def has_model(settings: Settings, as_of: datetime) -> bool:
     """Whether a champion exists that was trained on nothing later than as_of."""
-    return registry.champion(tracking_uri(settings), settings.mlflow.model, to_micros(as_of)) is not None
+    with registry_errors():
+        return registry.champion(tracking_uri(settings), settings.mlflow.model, to_micros(as_of)) is not None
 
 
 def usable(settings: Settings, as_of: datetime) -> UsableModel:
     """The champion as it may be used at as_of. Raises ModelGateError when there is none."""
     name = settings.mlflow.model
-    version = registry.champion(tracking_uri(settings), name, to_micros(as_of))
+    with registry_errors():
+        version = registry.champion(tracking_uri(settings), name, to_micros(as_of))
     if version is None:
         raise ModelGateError(
             f"no champion of model {name!r} was trained at or before {as_of:%Y-%m-%dT%H:%M:%SZ} (the time law forbids a later "
             f"one); registry {tracking_uri(settings)}; run jobs/train_model.py with that --as-of first"
         )
-    folder = registry.fetch(version, Path(settings.warehouse).absolute() / ".models")
+    with registry_errors():
+        folder = registry.fetch(version, Path(settings.warehouse).absolute() / ".models")
     return UsableModel(str(version.version), folder)
 
 

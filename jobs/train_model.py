@@ -15,11 +15,12 @@ from features.contracts import ITEM_NEIGHBORS, ITEM_TEMPORAL, TABLES, USER_ITEM_
 from jobs import cli
 from jobs.cli import Context
 from jobs.errors import DataQualityError, ModelGateError
-from jobs.models import artifacts, references, tracking_uri
+from jobs.models import artifacts, references, registry_errors, tracking_uri
 from jobs.progress import console, step
 from jobs.run_log import recorded
 from jobs.table_io import to_micros
 from model import registry
+from model.registry import ModelVersion
 from model.spec import TRAIN_TABLES, RunRef, TrainSpec, write_spec
 
 _MICROSECOND = timedelta(microseconds=1)
@@ -38,29 +39,41 @@ def train_model(context: Context) -> None:
     ):
         anchors = _anchors(context)
         run.counts["anchors"] = len(anchors)
-        uri = tracking_uri(settings)
         with step(context.spark, f"train on {len(anchors)} anchors, {settings.training.processes} process(es)"):
-            tracked = registry.start_run(
-                uri, settings.mlflow.experiment, artifacts(settings), f"train {context.as_of:%Y-%m-%dT%H:%MZ}"
-            )
-            spec = TrainSpec(
-                tables=references(context, [TABLES[name] for name in TRAIN_TABLES]),
-                as_of_us=to_micros(context.as_of),
-                anchors_us=tuple(to_micros(a) for a in anchors),
-                horizon_us=settings.horizon // _MICROSECOND,
-                repeat_consumption=settings.repeat_consumption,
-                settings=settings.resolved(),
-                output=str(Path(folder) / "bundle"),
-                run=RunRef(tracking_uri=uri, experiment=settings.mlflow.experiment, run_id=tracked),
-            )
-            write_spec(spec, Path(folder) / "spec.json")
-            _torchrun(settings, Path(folder))
-            version = registry.register(
-                Path(spec.output), uri, settings.mlflow.model, tracked, {"trained_as_of_us": str(spec.as_of_us)}
-            )
-            registry.promote(uri, settings.mlflow.model, version)
+            version, champion = _train(context, anchors, Path(folder))
         run.model_version = str(version.version)
-        run.message = f"version {version.version} of model {settings.mlflow.model} is champion"
+        told = "is champion" if champion else "is registered; a champion of a later as_of stays"
+        run.message = f"version {version.version} of model {settings.mlflow.model} {told}"
+
+
+def _train(context: Context, anchors: list[datetime], folder: Path) -> tuple[ModelVersion, bool]:
+    """Train in an MLflow run of its own; returns the version and whether it is champion now."""
+    settings, uri = context.settings, tracking_uri(context.settings)
+    with registry_errors():
+        tracked = registry.start_run(
+            uri, settings.mlflow.experiment, artifacts(settings), f"train {context.as_of:%Y-%m-%dT%H:%MZ}"
+        )
+    spec = TrainSpec(
+        tables=references(context, [TABLES[name] for name in TRAIN_TABLES]),
+        as_of_us=to_micros(context.as_of),
+        anchors_us=tuple(to_micros(a) for a in anchors),
+        horizon_us=settings.horizon // _MICROSECOND,
+        repeat_consumption=settings.repeat_consumption,
+        settings=settings.resolved(),
+        output=str(folder / "bundle"),
+        run=RunRef(tracking_uri=uri, experiment=settings.mlflow.experiment, run_id=tracked),
+    )
+    write_spec(spec, folder / "spec.json")
+    try:
+        _torchrun(settings, folder)
+    except BaseException:
+        with registry_errors():
+            registry.fail_run(uri, tracked)
+        raise
+    with registry_errors():
+        tags = {"trained_as_of_us": spec.as_of_us}
+        version = registry.register(Path(spec.output), uri, settings.mlflow.model, tracked, tags)
+        return version, registry.promote(uri, settings.mlflow.model, version)
 
 
 def _anchors(context: Context) -> list[datetime]:
@@ -78,6 +91,7 @@ def _anchors(context: Context) -> list[datetime]:
 
 
 def _torchrun(settings: Settings, folder: Path) -> None:
+    """Run ``model.train`` under torchrun. Raises ModelGateError with the trainer's own last word."""
     command = [
         sys.executable, "-m", "torch.distributed.run", "--standalone",
         "--nproc-per-node", str(settings.training.processes),
@@ -86,20 +100,21 @@ def _torchrun(settings: Settings, folder: Path) -> None:
     threads = settings.training.threads or max(1, (os.cpu_count() or 1) // settings.training.processes)
     environment = os.environ | {
         "OMP_NUM_THREADS": str(threads),
+        # Threads that wait for each other must not burn the cores that they wait for.
+        "OMP_WAIT_POLICY": "PASSIVE",
         "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
     }
+    told = ""
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:
         assert process.stdout is not None  # noqa: S101 - it was asked for
-        tail: list[str] = []
         for line in process.stdout:
             console.print(f"    {line.rstrip()}", markup=False)
-            tail = [*tail[-19:], line.strip()]
+            if line.startswith("train: ") or not told.startswith("train: "):
+                told = line.strip() or told
     if process.returncode:
-        raise ModelGateError(
-            f"the trainer ended with exit code {process.returncode}: {' / '.join(t for t in tail[-3:] if t)}"
-        )
+        raise ModelGateError(f"the trainer ended with exit code {process.returncode}; its last word: {told}")
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ from model.users import UserBatch
 _BLOCK = 256
 _KEPT = 80
 """Candidates of a slate in one training step."""
+_SCALE_USERS = 250
 _LEAST_STEPS = 180
 """A small log is gone through more often than ``training.epochs``, until this many steps are taken."""
 _DISCOUNT = 1 / np.log2(np.arange(2, 12))
@@ -43,6 +44,7 @@ class AnchorSlates:
     users: UserBatch
     item: np.ndarray
     signals: np.ndarray
+    """float16: logs and ranks need no more, and they are by far the largest thing in memory."""
     target: np.ndarray
     labels: np.ndarray
     """(B,) labels of each user, inside the slate or not."""
@@ -68,7 +70,7 @@ def collect(moment: Moment, encoder: Encoder, table: ItemTable, users: UserBatch
         for j, name in enumerate(SOURCES):
             hits[j] += (hit & made.slates.from_source(name)).sum()
         hits[-1] += hit.sum()
-        found.append((made.slates.item, made.signals, hit.astype(np.float32)))
+        found.append((made.slates.item, made.signals.astype(np.float16), hit.astype(np.float32)))
         xs.append(made.x)
     encoder.train()
     recall = dict(zip((*SOURCES, "all"), (hits / max(len(labels.keys), 1)).round(4).tolist(), strict=True))
@@ -99,8 +101,10 @@ class RankerTrainer:
     targets: int = 0
 
     def fit_scale(self, anchors: list[AnchorSlates]) -> None:
-        """Fix the scales of the signals from the candidates of all anchors (the same on every rank)."""
-        self.ranker.scale.fit(torch.from_numpy(np.concatenate([a.signals[a.item >= 0] for a in anchors])))
+        """Fix the scales of the signals from the candidates of some users of each anchor (the same on every rank)."""
+        rows = [np.arange(0, len(a.item), math.ceil(len(a.item) / _SCALE_USERS)) for a in anchors]
+        parts = [a.signals[r][a.item[r] >= 0] for a, r in zip(anchors, rows, strict=True)]
+        self.ranker.scale.fit(torch.from_numpy(np.concatenate(parts)).float())
 
     def fit(self, anchors: list[AnchorSlates], epochs: int, phase: int) -> list[float]:
         """Train on slates with a positive, anchors mixed within an epoch; the mean loss of each epoch.
@@ -158,7 +162,7 @@ class RankerTrainer:
         chance = torch.rand(item.shape, generator=generator).numpy() + 2 * target - 2 * (item < 0)
         kept = np.sort(np.argpartition(-chance, min(_KEPT, item.shape[1] - 1), axis=1)[:, :_KEPT], axis=1)
         item, target = np.take_along_axis(item, kept, 1), np.take_along_axis(target, kept, 1)
-        item, signals, target = _trim(item, anchor.signals[rows[:, None], kept], target)
+        item, signals, target = _trim(item, anchor.signals[rows[:, None], kept].astype(np.float32), target)
         inputs = anchor.moment.ranker_inputs(anchor.users.take(rows), item, signals, anchor.x[rows])
         return multi_positive_softmax(self.ranker(**inputs), torch.from_numpy(target))
 
@@ -169,7 +173,7 @@ class RankerTrainer:
         gained = 0.0
         for block in range(0, len(anchor.item), _BLOCK):
             rows = np.arange(block, min(block + _BLOCK, len(anchor.item)))
-            item, signals, target = _trim(anchor.item[rows], anchor.signals[rows], anchor.target[rows])
+            item, signals, target = _trim(anchor.item[rows], anchor.signals[rows].astype(np.float32), anchor.target[rows])
             inputs = anchor.moment.ranker_inputs(anchor.users.take(rows), item, signals, anchor.x[rows])
             order = np.argsort(-self.ranker(**inputs).numpy(), axis=1, kind="stable")[:, :k]
             gain = np.take_along_axis(target, order, 1)

@@ -51,9 +51,9 @@ class Trained:
 
 
 def read_users(spec: TrainSpec, as_of_us: int, catalogue: Catalogue, settings: Settings) -> UserBatch:
-    """The users of one anchor as arrays."""
-    tables = [require_partition(spec, name, as_of_us) for name in ("user_sequences", "user_profiles", "user_item_repeats")]
-    rows = join_user_tables(*tables)
+    """The users of one anchor as arrays; none where nobody with a past did anything in its window."""
+    names = ("user_sequences", "user_profiles", "user_item_repeats")
+    rows = join_user_tables(*(read_table(spec, name, as_of_us) for name in names))
     return UserBatch.from_table(rows, catalogue, settings.features.sequence_length, settings.features.categories_per_user)
 
 
@@ -114,6 +114,7 @@ def _walk(spec: TrainSpec, trainer: EncoderTrainer, events: Events, result: Trai
         neighbors = build_neighbors(newest_partition(spec, "item_neighbors", anchor), catalogue)
         labels = anchor_labels(events, users, anchor, spec.horizon_us, items, spec.repeat_consumption)
         if not len(labels.keys):
+            clock.done(f"anchor {k + 1} has no labels: skipped", users=len(users))
             continue
         if not slates:
             encoder.fit_scales(state, users)

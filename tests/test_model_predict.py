@@ -13,8 +13,9 @@ from model_world import START, settings, shop, spec, write_tables
 from model import checkpoint, data, predict, train
 from model.distributed import World
 from model.item_state import DAY_US
+from model.slate import seen_pairs
 from model.spec import PredictSpec, TrainSpec
-from model.users import join_user_tables
+from model.users import UserBatch, join_user_tables
 
 MOMENTS = [START + day * DAY_US for day in (39, 46, 53)]
 RISING = "i999"
@@ -116,6 +117,14 @@ def test_seen_items_never_return_where_items_do_not_repeat(once: tuple) -> None:
     for user, items, repeats in zip(rows["user_id"], rows["item_ids"], rows["repeat_item_ids"], strict=True):
         assert not lists.get(user.as_py(), set()) & (set(items.as_py()) | set(repeats.as_py()))
     assert lists.map(len).min() == 5
+
+
+def test_seen_items_do_not_even_enter_a_slate_where_items_do_not_repeat(once: tuple, repeating: tuple) -> None:
+    for (scoring, _, rows), may in ((once, False), (repeating, True)):
+        p = scoring.prepared
+        users = UserBatch.from_table(rows, p.moment.catalogue, 30)
+        slates = p.moment.candidates(p.bundle.encoder, p.table, users, p.bundle.settings, p.repeat).slates
+        assert seen_pairs(users, len(p.moment.catalogue)).find(slates.item)[1].any() == may
 
 
 def test_whoever_has_no_history_gets_the_fresh_and_popular_list(repeating: tuple) -> None:

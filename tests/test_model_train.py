@@ -39,7 +39,7 @@ def weights(trained: train.Trained) -> dict[str, torch.Tensor]:
 
 
 def test_training_twice_gives_the_same_weights_to_the_bit(tmp_path: Path) -> None:
-    made = world(tmp_path)
+    made = world(tmp_path, model={"width": 16, "dropout": 0.2})
     one, two = (weights(train.train(made, World(0, 1))) for _ in range(2))
     assert all(torch.equal(one[name], two[name]) for name in one)
     other = weights(train.train(world(tmp_path, training={"seed": 1, "threads": 1}), World(0, 1)))

@@ -1,0 +1,60 @@
+"""A small real deployment for tests of the jobs: a generated CSV log, settings that map it, and contexts on it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from pyspark.sql import SparkSession
+
+from conf.settings import Settings, from_tree
+from jobs.cli import Context
+from jobs.table_io import Warehouse
+
+START = datetime(2024, 1, 1, tzinfo=UTC)
+NIGHT = START + timedelta(days=42)
+HOUR = NIGHT + timedelta(hours=6)
+DAYS = 50
+
+
+def events(seed: int = 0, users: int = 30, items: int = 40, n: int = 1_500) -> pd.DataFrame:
+    """Seeded events of DAYS days: each user has favourites, some items are everybody's."""
+    random = np.random.default_rng(seed)
+    user = random.integers(0, users, n)
+    own = (user * 7 + random.integers(0, 4, n)) % items
+    item = np.where(random.random(n) < 0.6, own, (random.pareto(1.2, n) * 4).astype(int) % items)
+    seconds = np.sort(random.integers(0, DAYS * 86_400, n))
+    return pd.DataFrame(
+        {
+            "who": [f"u{u}" for u in user],
+            "what": [f"i{i}" for i in item],
+            "when": (pd.Timestamp(START) + pd.to_timedelta(seconds, unit="s")).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "how_many": random.integers(1, 4, n),
+        }
+    )
+
+
+def settings(folder: Path, **changes: object) -> Settings:
+    """Settings by mapping alone; a network small enough for a test."""
+    tree = {
+        "domain": "testshop",
+        "warehouse": str(folder / "warehouse"),
+        "source": {
+            "events": {
+                "path": str(folder / "log.csv"),
+                "format": "csv",
+                "columns": {"user_id": "who", "item_id": "what", "event_ts": "when", "value": "how_many"},
+            }
+        },
+        "top_k": 10,
+        "model": {"width": 16},
+        "training": {"anchors": 2, "retrieval_epochs": 1, "epochs": 1, "negatives": 32, "threads": 1},
+    }
+    return from_tree(tree | changes)
+
+
+def context(spark: SparkSession, chosen: Settings, as_of: datetime = NIGHT, mode: str = "nightly") -> Context:
+    """A job's context on these settings."""
+    return Context(spark, chosen, Warehouse(spark, chosen), as_of, mode, False)

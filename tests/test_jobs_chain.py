@@ -1,0 +1,144 @@
+"""One night and one hour, end to end, on a small log: real Spark, Delta, torchrun and MLflow."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+import shop
+from deltalake import DeltaTable
+
+from features.contracts import RECOMMENDATIONS, RECOMMENDATIONS_LATEST, RUNS
+from jobs.build_features import build
+from jobs.evaluate import evaluate
+from jobs.hourly import hourly
+from jobs.nightly import nightly
+from jobs.score import score
+
+pytestmark = [pytest.mark.spark, pytest.mark.slow]
+
+
+def rows(context, table, where="true"):
+    """The rows as sorted tuples of text: equal iff equal byte for byte after sorting."""
+    return sorted(map(str, context.warehouse.read(table).where(where).collect()))
+
+
+@pytest.fixture(scope="module")
+def night(spark, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("shop")
+    shop.events().to_csv(folder / "log.csv", index=False)
+    context = shop.context(spark, shop.settings(folder))
+    nightly(context)
+    return context
+
+
+@pytest.fixture(scope="module")
+def first_lists(night):
+    return rows(night, RECOMMENDATIONS)
+
+
+@pytest.fixture(scope="module")
+def hour(night, first_lists):
+    context = replace(night, as_of=shop.HOUR, mode="hourly")
+    hourly(context)
+    return context
+
+
+def test_a_night_from_raw_files_gives_every_user_a_full_list_and_one_for_everyone_else(night, first_lists):
+    past = shop.events()
+    known = set(past[past.when < shop.NIGHT.isoformat().replace("+00:00", "Z")].who)
+    lists = night.warehouse.read(RECOMMENDATIONS).toPandas()
+    assert set(lists.user_id) == known | {"*"}
+    assert (lists.groupby("user_id")["rank"].agg(["min", "max", "nunique"]) == [1, 10, 10]).all(axis=None)
+    assert not lists.duplicated(["user_id", "item_id"]).any()
+    assert set(lists[lists.cold].user_id) == {"*"}
+    assert lists.reason.str.len().min() > 0
+
+
+def test_the_same_night_again_gives_the_same_rows(night, first_lists):
+    nightly(night)
+    assert rows(night, RECOMMENDATIONS) == first_lists
+
+
+def test_an_hour_refreshes_those_who_acted_and_nobody_else(hour):
+    log = shop.events()
+    start, end = (t.strftime("%Y-%m-%dT%H:%M:%SZ") for t in (shop.NIGHT, shop.HOUR))
+    acted = set(log[(log.when >= start) & (log.when < end)].who)
+    assert acted, "the log has nobody in that hour, the test would prove nothing"
+    latest = hour.warehouse.read(RECOMMENDATIONS_LATEST).toPandas()
+    assert set(latest[latest["mode"] == "hourly"].user_id) == acted
+    assert (latest.groupby("user_id").batch_id.nunique() == 1).all()
+    assert (latest.groupby("user_id")["rank"].max() == 10).all()
+
+
+def test_the_same_hour_again_gives_the_same_rows(hour):
+    before = rows(hour, RECOMMENDATIONS), rows(hour, RECOMMENDATIONS_LATEST)
+    build(hour, backfill=False)
+    score(hour)
+    assert (rows(hour, RECOMMENDATIONS), rows(hour, RECOMMENDATIONS_LATEST)) == before
+
+
+def test_a_night_run_again_does_not_take_newer_hourly_lists_away(hour):
+    score(replace(hour, as_of=shop.NIGHT, mode="nightly"))
+    latest = hour.warehouse.read(RECOMMENDATIONS_LATEST).toPandas()
+    assert "hourly" in set(latest["mode"])
+
+
+def test_a_reader_without_spark_sees_the_lists_by_value(hour):
+    path = hour.warehouse.path(RECOMMENDATIONS_LATEST)
+    query = (
+        "import duckdb, json; from deltalake import DeltaTable\n"
+        f"latest = DeltaTable({path!r}).to_pyarrow_dataset()\n"
+        "print(json.dumps(duckdb.sql('SELECT user_id, rank, item_id, score, reason FROM latest ORDER BY 1, 2').fetchall()))"
+    )
+    out = subprocess.run([sys.executable, "-c", query], capture_output=True, text=True, check=True)
+    spark_rows = hour.warehouse.read(RECOMMENDATIONS_LATEST).orderBy("user_id", "rank").collect()
+    expected = [[r.user_id, r.rank, r.item_id, r.score, r.reason] for r in spark_rows]
+    assert json.loads(out.stdout) == expected
+    assert DeltaTable(path).protocol().min_reader_version == 1
+
+
+def test_every_run_left_its_lineage(hour):
+    runs = hour.warehouse.read(RUNS).toPandas()
+    assert set(runs.job) >= {"ingest", "build_features", "train_model", "score"}
+    scored = runs[(runs.job == "score") & (runs["mode"] == "hourly")].iloc[0]
+    assert set(dict(scored.inputs)) >= {"items", "item_temporal", "item_neighbors", "user_sequences"}
+    assert set(dict(scored.outputs)) == {"recommendations", "recommendations_latest"}
+    assert scored.model_version == "1"
+    first = runs[runs.job == "ingest"].sort_values("started_ts").iloc[0]
+    counts = dict(first.counts)
+    assert counts["events_read"] == counts["events_written"] + counts["events_rejected"] + counts["events_duplicate"] > 0
+    metadata = json.loads(DeltaTable(hour.warehouse.path(RECOMMENDATIONS)).history(1)[0]["userMetadata"])
+    assert metadata["run_id"] in set(runs.run_id)
+
+
+def test_lists_are_judged_beside_the_baselines(hour):
+    evaluate(replace(hour, as_of=shop.NIGHT, mode="nightly"))
+    path = hour.warehouse.path(RUNS).replace("runs", "evaluations")
+    judged = DeltaTable(path).to_pandas()
+    ndcg = judged[judged.metric == "ndcg@10"].set_index("recommender").metric_value
+    assert {"kairos", "popularity 7d", "personal frequency 90d"} <= set(ndcg.index)
+    assert ndcg["kairos"] > 0.5 * ndcg["personal frequency 90d"] > 0
+
+
+def test_a_rewritten_future_changes_no_feature_and_no_list(hour, spark, tmp_path, first_lists):
+    """Everything at or after the night is deleted, and other events are put in its place."""
+    log = shop.events()
+    cut = shop.NIGHT.strftime("%Y-%m-%dT%H:%M:%SZ")
+    future = shop.events(seed=99)
+    future = future[future.when >= cut].assign(who=lambda d: d.who + "x", what="i0")
+    import pandas as pd
+
+    pd.concat([log[log.when < cut], future]).to_csv(tmp_path / "log.csv", index=False)
+    poisoned = shop.context(spark, shop.settings(tmp_path))
+    nightly(poisoned)
+    assert rows(poisoned, RECOMMENDATIONS) == first_lists
+    for name in ("user_sequences", "user_profiles", "user_item_repeats", "item_temporal", "item_neighbors"):
+        from features.contracts import TABLES
+
+        cutoff = f"as_of_ts <= TIMESTAMP '{(shop.NIGHT + timedelta(0)).isoformat()}'"
+        assert rows(poisoned, TABLES[name], cutoff) == rows(hour, TABLES[name], cutoff), name
