@@ -38,7 +38,9 @@ def users_at(events: DataFrame, moments: Sequence[datetime], settings: Settings)
     labelled = labels(events, moments[:-1], settings).select(c.AS_OF_TS, c.USER_ID).distinct()
     # A hash, not chance: the same users in every run.
     chosen = Window.partitionBy(c.AS_OF_TS).orderBy(F.xxhash64(c.USER_ID), F.asc_nulls_last(c.USER_ID))
-    taught = past.join(labelled, on=[c.AS_OF_TS, c.USER_ID], how="left_semi").withColumn("n", F.row_number().over(chosen))
+    taught = past.join(labelled, on=[c.AS_OF_TS, c.USER_ID], how="left_semi").withColumn(
+        "n", F.row_number().over(chosen)
+    )
     return kept.unionByName(taught.where(F.col("n") <= settings.training.users_per_anchor).drop("n"))
 
 

@@ -10,6 +10,7 @@ import math
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 
+from features.sums import exact_sum
 from features.windows import DAY_US, EVENT_US
 
 _WEEK_US = 7 * DAY_US
@@ -21,7 +22,7 @@ def cycle_sums() -> list[Column]:
     day = _angle(F.pmod(F.col(EVENT_US), F.lit(DAY_US)), DAY_US)
     week = _angle(F.pmod(F.col(EVENT_US) - F.lit(_MONDAY_US), F.lit(_WEEK_US)), _WEEK_US)
     parts = {"day_cos": F.cos(day), "day_sin": F.sin(day), "week_cos": F.cos(week), "week_sin": F.sin(week)}
-    return [F.sum(value).alias(name) for name, value in parts.items()]
+    return [exact_sum(value).alias(name) for name, value in parts.items()]
 
 
 def cycle_columns() -> dict[str, Column]:

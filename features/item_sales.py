@@ -10,6 +10,7 @@ from pyspark.sql import functions as F
 
 from conf import columns as c
 from features.item_cycle import cycle_sums
+from features.sums import exact_sum
 from features.windows import (
     BUCKET,
     DAY_US,
@@ -36,15 +37,15 @@ def totals(events: DataFrame, moments: Sequence[datetime]) -> DataFrame:
         F.min(EVENT_US).alias("first_us"),
         F.max(EVENT_US).alias("last_us"),
         *cycle_sums(),
-        *[F.sum(decay(age, s)).alias(c.item_decayed(h)) for h, s in c.ITEM_HALF_LIVES.items()],
+        *[exact_sum(decay(age, s)).alias(c.item_decayed(h)) for h, s in c.ITEM_HALF_LIVES.items()],
     )  # fmt: skip
     waited = F.col(MOMENT_US) - F.col("ref")
     return to_moments(increments.withColumn("ref", bucket_us(moments)), moments).groupBy(*_KEY, MOMENT_US).agg(
         F.sum("n").alias("item_sales_all"),
         F.min("first_us").alias("first_us"),
         F.max("last_us").alias("last_us"),
-        *[F.sum(name).alias(name) for name in ("day_cos", "day_sin", "week_cos", "week_sin")],
-        *[F.sum(F.col(c.item_decayed(h)) * decay(waited, s)).alias(c.item_decayed(h)) for h, s in c.ITEM_HALF_LIVES.items()],
+        *[exact_sum(name).alias(name) for name in ("day_cos", "day_sin", "week_cos", "week_sin")],
+        *[exact_sum(F.col(c.item_decayed(h)) * decay(waited, s)).alias(c.item_decayed(h)) for h, s in c.ITEM_HALF_LIVES.items()],
     )  # fmt: skip
 
 

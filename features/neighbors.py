@@ -16,6 +16,7 @@ from pyspark.sql import functions as F
 from conf import columns as c
 from conf.settings import Settings
 from features.contracts import ITEM_NEIGHBORS
+from features.sums import exact_sum
 from features.windows import BUCKET, EVENT_US, MOMENT_US, bucket_us, decay, to_moments, with_bucket
 
 SHRINKAGE = 1.0
@@ -32,7 +33,7 @@ def item_neighbors(events: DataFrame, moments: Sequence[datetime], settings: Set
     summed = (
         to_moments(pairs.withColumn("ref", bucket_us(moments)), moments)
         .groupBy(c.AS_OF_TS, "a", "b")
-        .agg(F.sum(F.col("w") * decay(waited, half_life)).alias("w"))
+        .agg(exact_sum(F.col("w") * decay(waited, half_life)).alias("w"))
     )
     sides = F.explode(
         F.array(
@@ -60,10 +61,10 @@ def item_neighbors(events: DataFrame, moments: Sequence[datetime], settings: Set
 
 def _item_sums(marked: DataFrame, moments: Sequence[datetime], settings: Settings, half_life: float) -> DataFrame:
     """(as_of_ts, item_id, weight): decayed events of items with enough of them at the moment."""
-    increments = marked.groupBy(c.ITEM_ID, BUCKET).agg(F.count("*").alias("n"), F.sum("w").alias("w"))
+    increments = marked.groupBy(c.ITEM_ID, BUCKET).agg(F.count("*").alias("n"), exact_sum("w").alias("w"))
     rows = to_moments(increments.withColumn("ref", bucket_us(moments)), moments)
     summed = rows.groupBy(c.AS_OF_TS, c.ITEM_ID).agg(
-        F.sum("n").alias("n"), F.sum(F.col("w") * decay(F.col(MOMENT_US) - F.col("ref"), half_life)).alias("weight")
+        F.sum("n").alias("n"), exact_sum(F.col("w") * decay(F.col(MOMENT_US) - F.col("ref"), half_life)).alias("weight")
     )
     return summed.where(F.col("n") >= settings.features.neighbor_min_events).select(c.AS_OF_TS, c.ITEM_ID, "weight")
 
@@ -85,5 +86,5 @@ def _pairs(marked: DataFrame, settings: Settings) -> DataFrame:
     return (
         met.where(F.col("other") != F.col(c.ITEM_ID))
         .groupBy(F.least(c.ITEM_ID, "other").alias("a"), F.greatest(c.ITEM_ID, "other").alias("b"), BUCKET)
-        .agg(F.sum(F.col("w") / F.sqrt(F.col("steps") + 1.0)).alias("w"))
+        .agg(exact_sum(F.col("w") / F.sqrt(F.col("steps") + 1.0)).alias("w"))
     )

@@ -11,6 +11,7 @@ from pyspark.sql import functions as F
 from conf import columns as c
 from conf.settings import Settings
 from features.contracts import USER_PROFILES
+from features.sums import VALUE, exact_sum
 from features.windows import (
     DAY_US,
     EVENT_US,
@@ -95,7 +96,7 @@ def _sessions(rows: DataFrame) -> DataFrame:
     recent = F.col("first") >= F.col(MOMENT_US) - F.lit(c.WINDOWS["28d"] * 1_000_000)
     seconds = (F.col("last") - F.col("first")) / F.lit(1e6)
     return each.groupBy(*_KEY).agg(
-        F.sum(F.when(recent, seconds).otherwise(F.lit(0.0))).alias("user_dwell_seconds_28d"),
+        exact_sum(F.when(recent, seconds), VALUE).alias("user_dwell_seconds_28d"),
         F.avg("n_items").alias("user_depth_items"),
         F.avg("n_categories").alias("user_depth_categories"),
     )
@@ -109,7 +110,7 @@ def _categories(rows: DataFrame, settings: Settings) -> DataFrame:
         .where(F.col(c.CATEGORY).isNotNull())
         .groupBy(*_KEY, c.CATEGORY)
         .agg(
-            F.sum(decay(F.col(MOMENT_US) - F.col(EVENT_US), _LONG_HALF_LIFE)).alias("long"),
+            exact_sum(decay(F.col(MOMENT_US) - F.col(EVENT_US), _LONG_HALF_LIFE)).alias("long"),
             F.count_if("in_last").cast("double").alias("short"),
         )
     )
@@ -122,7 +123,7 @@ def _categories(rows: DataFrame, settings: Settings) -> DataFrame:
         return F.slice(F.sort_array(pairs), 1, top).alias(name)
 
     return weighed.groupBy(*_KEY).agg(
-        best("long"), best("short"), F.sum("long").alias("long_sum"), F.sum("short").alias("short_sum")
+        best("long"), best("short"), exact_sum("long").alias("long_sum"), exact_sum("short").alias("short_sum")
     )
 
 

@@ -11,6 +11,7 @@ from pyspark.sql import functions as F
 from conf import columns as c
 from conf.settings import Settings
 from features.contracts import USER_ITEM_REPEATS
+from features.sums import VALUE, exact_sum
 from features.windows import BUCKET, DAY_US, EVENT_US, MOMENT_US, bucket_us, decay, to_moments, with_bucket
 
 
@@ -18,10 +19,10 @@ def pair_increments(events: DataFrame, moments: Sequence[datetime]) -> DataFrame
     """One row a (user, item, bucket): count, value, first and last, the distinct times, and decayed counts at the bucket's moment."""
     age = bucket_us(moments) - F.col(EVENT_US)
     marked = with_bucket(events, moments)
-    sums = [F.sum(decay(age, s)).alias(f"d_{h}") for h, s in c.REPEAT_HALF_LIVES.items()]
+    sums = [exact_sum(decay(age, s)).alias(f"d_{h}") for h, s in c.REPEAT_HALF_LIVES.items()]
     return marked.groupBy(c.USER_ID, c.ITEM_ID, BUCKET).agg(
         F.count("*").alias("n"),
-        F.sum(F.coalesce(c.VALUE, F.lit(0.0))).alias("value"),
+        exact_sum(c.VALUE, VALUE).alias("value"),
         F.min(EVENT_US).alias("first"),
         F.max(EVENT_US).alias("last"),
         F.collect_set(EVENT_US).alias("times"),
@@ -40,11 +41,14 @@ def user_item_repeats(
     waited = F.col(MOMENT_US) - F.col("ref")
     combined = rows.groupBy(c.AS_OF_TS, c.USER_ID, c.ITEM_ID).agg(
         F.sum("n").alias("repeat_count"),
-        F.sum("value").alias("repeat_value"),
+        exact_sum("value", VALUE).alias("repeat_value"),
         F.min("first").alias("first"),
         F.max("last").alias("last"),
         F.collect_list("times").alias("times"),
-        *[F.sum(F.col(f"d_{h}") * decay(waited, s)).alias(c.repeat_decayed(h)) for h, s in c.REPEAT_HALF_LIVES.items()],
+        *[
+            exact_sum(F.col(f"d_{h}") * decay(waited, s)).alias(c.repeat_decayed(h))
+            for h, s in c.REPEAT_HALF_LIVES.items()
+        ],
     )
     heaviest = Window.partitionBy(c.AS_OF_TS, c.USER_ID).orderBy(
         F.desc_nulls_last(c.repeat_decayed("90d")), F.asc_nulls_last(c.ITEM_ID)

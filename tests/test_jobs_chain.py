@@ -6,13 +6,13 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
-from datetime import timedelta
 
+import pandas as pd
 import pytest
 import shop
 from deltalake import DeltaTable
 
-from features.contracts import RECOMMENDATIONS, RECOMMENDATIONS_LATEST, RUNS
+from features.contracts import RECOMMENDATIONS, RECOMMENDATIONS_LATEST, RUNS, TABLES
 from jobs.build_features import build
 from jobs.evaluate import evaluate
 from jobs.hourly import hourly
@@ -111,7 +111,9 @@ def test_every_run_left_its_lineage(hour):
     assert scored.model_version == "1"
     first = runs[runs.job == "ingest"].sort_values("started_ts").iloc[0]
     counts = dict(first.counts)
-    assert counts["events_read"] == counts["events_written"] + counts["events_rejected"] + counts["events_duplicate"] > 0
+    assert (
+        counts["events_read"] == counts["events_written"] + counts["events_rejected"] + counts["events_duplicate"] > 0
+    )
     metadata = json.loads(DeltaTable(hour.warehouse.path(RECOMMENDATIONS)).history(1)[0]["userMetadata"])
     assert metadata["run_id"] in set(runs.run_id)
 
@@ -131,14 +133,10 @@ def test_a_rewritten_future_changes_no_feature_and_no_list(hour, spark, tmp_path
     cut = shop.NIGHT.strftime("%Y-%m-%dT%H:%M:%SZ")
     future = shop.events(seed=99)
     future = future[future.when >= cut].assign(who=lambda d: d.who + "x", what="i0")
-    import pandas as pd
-
     pd.concat([log[log.when < cut], future]).to_csv(tmp_path / "log.csv", index=False)
     poisoned = shop.context(spark, shop.settings(tmp_path))
     nightly(poisoned)
     assert rows(poisoned, RECOMMENDATIONS) == first_lists
     for name in ("user_sequences", "user_profiles", "user_item_repeats", "item_temporal", "item_neighbors"):
-        from features.contracts import TABLES
-
-        cutoff = f"as_of_ts <= TIMESTAMP '{(shop.NIGHT + timedelta(0)).isoformat()}'"
+        cutoff = f"as_of_ts <= TIMESTAMP '{shop.NIGHT.isoformat()}'"
         assert rows(poisoned, TABLES[name], cutoff) == rows(hour, TABLES[name], cutoff), name

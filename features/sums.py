@@ -1,0 +1,23 @@
+"""Sums of doubles that do not depend on the order of the rows, so that a re-run gives the same bytes.
+
+Floating-point addition is not associative, and Spark adds in the order in which blocks arrive. A number is therefore split
+into whole units and the rest in units of 2^-31 of these; both are added as integers, exactly and in any order.
+"""
+
+from __future__ import annotations
+
+from pyspark.sql import Column
+from pyspark.sql import functions as F
+
+_REST = float(2**31)
+#: A weight between 0 and 1 is counted in units of 2^-30: 8e9 of them fit, to 2^-61 each.
+WEIGHT = 2.0**-30
+#: A value (|value| <= 1e12) is counted in units of 1: 9e6 of the largest fit, to 2^-31 each.
+VALUE = 1.0
+
+
+def exact_sum(number: Column | str, unit: float = WEIGHT) -> Column:
+    """The sum of a double column, NULL counting as 0. ``unit`` is ``WEIGHT`` or ``VALUE``."""
+    value = F.coalesce(F.col(number) if isinstance(number, str) else number, F.lit(0.0)) * (1 / unit)
+    rest = (value - F.floor(value)) * _REST
+    return (F.sum(F.floor(value)) + F.sum(F.floor(rest)) / _REST) * unit
