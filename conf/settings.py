@@ -124,6 +124,7 @@ class Features(_Node):
     categories_per_user: Positive = 10
     neighbors: Positive = Field(50, description="neighbours kept an item")
     neighbor_reach: Positive = Field(10, description="an event meets this many earlier events of the same user")
+    neighbor_min_together: Positive = Field(1, description="two items that met less often are no neighbours")
     neighbor_half_life: Duration = timedelta(days=28)
     neighbor_min_events: Positive = Field(3, description="items with fewer visible events have no neighbours")
 

@@ -1,54 +1,78 @@
-"""The past moments that training learns from, and whose rows are kept there."""
+"""The moments a run speaks for: its own as_of, and the past anchors that training learns from.
+
+At an anchor the label is what a user did in ``[anchor, anchor + horizon)``, as known at as_of. The newest anchor lies a
+horizon before as_of, so that its label window has closed.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
+from functools import reduce
 
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
 from conf import columns as c
 from conf.settings import Settings
-from features.windows import micros, to_moments, with_bucket
+from features.windows import AT, SEEN_FROM, US, Moments, between, to_micros, visible
 
 
 def anchors_before(as_of: datetime, settings: Settings) -> list[datetime]:
-    """The training anchors before as_of, oldest first: the labels of each end at or before as_of."""
+    """The training anchors of a run at as_of, newest first; an anchor's horizon ends at or before as_of."""
     newest = as_of - settings.horizon
-    return sorted(newest - settings.anchor_every * k for k in range(settings.training.anchors))
+    return [newest - k * settings.anchor_every for k in range(settings.training.anchors)]
 
 
 def moments_of(first_us: int, as_of: datetime, settings: Settings) -> list[datetime]:
-    """as_of and those of its anchors that come after the first visible event (epoch microseconds), oldest first."""
-    return [*[a for a in anchors_before(as_of, settings) if first_us < micros(a)], as_of]
+    """as_of and those of its past anchors that come after the first visible event (epoch microseconds), oldest first."""
+    return [*[a for a in sorted(anchors_before(as_of, settings)) if first_us < to_micros(a)], as_of]
 
 
-def users_at(events: DataFrame, moments: Sequence[datetime], settings: Settings) -> DataFrame:
-    """(as_of_ts, user_id): at the newest moment all users with a visible past, at earlier ones those who also have a label."""
-    past = (
-        to_moments(with_bucket(events.select(c.USER_ID, c.EVENT_TS, c.AVAILABLE_TS), moments)
-                   .groupBy(c.USER_ID).agg(F.min("bucket").alias("bucket")), moments)
-        .select(c.AS_OF_TS, c.USER_ID)
-    )  # fmt: skip
-    newest = F.lit(moments[-1])
-    kept = past.where(F.col(c.AS_OF_TS) == newest)
-    if len(moments) == 1:
-        return kept
-    labelled = labels(events, moments[:-1], settings).select(c.AS_OF_TS, c.USER_ID).distinct()
-    # A hash, not chance: the same users in every run.
-    chosen = Window.partitionBy(c.AS_OF_TS).orderBy(F.xxhash64(c.USER_ID), F.asc_nulls_last(c.USER_ID))
-    taught = past.join(labelled, on=[c.AS_OF_TS, c.USER_ID], how="left_semi").withColumn(
-        "n", F.row_number().over(chosen)
-    )
-    return kept.unionByName(taught.where(F.col("n") <= settings.training.users_per_anchor).drop("n"))
+def labels(events: DataFrame, anchors: list[datetime], horizon: timedelta, as_of: datetime) -> DataFrame:
+    """What a user did after an anchor: as_of_ts (the anchor), user_id, item_id, label_events (their number).
 
-
-def labels(events: DataFrame, anchors: Sequence[datetime], settings: Settings) -> DataFrame:
-    """(as_of_ts, user_id, item_id): what each user did in ``[anchor, anchor + horizon)``. ``events`` is cut at the run's as_of."""
-    inside = [
-        F.when((F.col(c.EVENT_TS) >= F.lit(a)) & (F.col(c.EVENT_TS) < F.lit(a + settings.horizon)), F.lit(a))
-        for a in anchors
+    One row a (anchor, user, item) with an event in ``[anchor, anchor + horizon)`` that is visible at as_of.
+    Raises ValueError for an anchor whose window ends after as_of.
+    """
+    open_windows = [a for a in anchors if a + horizon > as_of]
+    if open_windows:
+        raise ValueError(
+            f"the label window of anchor {max(open_windows)} ends after as_of {as_of}; leave that anchor out"
+        )
+    parts = [
+        between(visible(events, as_of), anchor, anchor + horizon).select(
+            Moments.of([anchor]).as_of(F.lit(0)), c.USER_ID, c.ITEM_ID
+        )
+        for anchor in anchors
     ]
-    hit = F.explode(F.array_compact(F.array(*inside))).alias(c.AS_OF_TS)
-    return events.select(hit, c.USER_ID, c.ITEM_ID).distinct()
+    return (
+        reduce(DataFrame.unionAll, parts)
+        .groupBy(c.AS_OF_TS, c.USER_ID, c.ITEM_ID)
+        .agg(F.count(F.lit(1)).alias("label_events"))
+        .select(c.AS_OF_TS, c.USER_ID, c.ITEM_ID, "label_events")
+    )
+
+
+def users_at(events: DataFrame, moments: list[datetime], settings: Settings) -> DataFrame:
+    """Whose rows are kept at which moment: as_of_ts, user_id.
+
+    At the newest moment everyone with a visible past; at an earlier one, of these, whoever has a label there.
+    """
+    times = Moments.of(moments)
+    horizon_us = settings.horizon // timedelta(microseconds=1)
+    log = times.log(events).groupBy(c.USER_ID).agg(
+        F.min(SEEN_FROM).alias(SEEN_FROM),
+        *(
+            F.bool_or((F.col(US) >= us) & (F.col(US) < us + horizon_us)).alias(f"label_{index}")
+            for index, us in enumerate(times.us[:-1])
+        ),
+    )  # fmt: skip
+    kept = [F.when((F.col(SEEN_FROM) <= index) & F.col(f"label_{index}"), index) for index in range(times.last)] + [
+        F.lit(times.last)
+    ]
+    exploded = log.select(c.USER_ID, F.explode(F.array_compact(F.array(*kept))).alias(AT))
+    # A hash, not chance: the same users in every run.
+    chosen = Window.partitionBy(AT).orderBy(F.xxhash64(c.USER_ID).asc_nulls_last(), F.col(c.USER_ID).asc_nulls_last())
+    place = F.when(F.col(AT) < times.last, F.row_number().over(chosen)).otherwise(0)
+    few = exploded.withColumn("place", place).where(F.col("place") <= settings.training.users_per_anchor)
+    return few.select(times.as_of(AT), c.USER_ID)

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import datetime
-
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from conf import columns as c
-from features.windows import DAY_US, MOMENT_US, micros
+from features.windows import DAY_US, Moments
 
+#: The moment that a row speaks for, as epoch microseconds.
+MOMENT_US = "moment_us"
 #: An item is new for a week; then the 7-day rate against the 28-day rate decides, on the scale of logarithms.
 NEW_DAYS = 7.0
 TREND_THRESHOLD = 0.2
 PEAK_DAYS = 2.0
 
 
-def known_items(items: DataFrame, moments: Sequence[datetime]) -> DataFrame:
+def known_items(items: DataFrame, times: Moments) -> DataFrame:
     """One row a (moment, catalogue item): the release the catalogue states, if at or before the moment, and availability.
 
     The release that ingest fills in is not used: it is computed from the whole log, with hindsight.
     """
-    at = F.explode(F.array(*[F.lit(micros(m)) for m in moments])).alias(MOMENT_US)
+    at = F.explode(F.array(*[F.lit(us) for us in times.us])).alias(MOMENT_US)
     rows = items.select(at, c.ITEM_ID, c.RELEASE_TS, c.RELEASE_KNOWN, c.AVAILABLE_FROM, c.AVAILABLE_UNTIL)
     stated = F.when(F.col(c.RELEASE_KNOWN), F.unix_micros(c.RELEASE_TS))
     begun = F.coalesce(F.unix_micros(c.AVAILABLE_FROM) <= F.col(MOMENT_US), F.lit(True))

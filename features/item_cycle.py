@@ -11,7 +11,7 @@ from pyspark.sql import Column
 from pyspark.sql import functions as F
 
 from features.sums import exact_sum
-from features.windows import DAY_US, EVENT_US
+from features.windows import DAY_US, US
 
 _WEEK_US = 7 * DAY_US
 _MONDAY_US = 4 * DAY_US  # 1970-01-05, the first Monday
@@ -19,8 +19,8 @@ _MONDAY_US = 4 * DAY_US  # 1970-01-05, the first Monday
 
 def cycle_sums() -> list[Column]:
     """Sums of cosines and sines of the events' places in the day and in the week."""
-    day = _angle(F.pmod(F.col(EVENT_US), F.lit(DAY_US)), DAY_US)
-    week = _angle(F.pmod(F.col(EVENT_US) - F.lit(_MONDAY_US), F.lit(_WEEK_US)), _WEEK_US)
+    day = _angle(F.pmod(F.col(US), F.lit(DAY_US)), DAY_US)
+    week = _angle(F.pmod(F.col(US) - F.lit(_MONDAY_US), F.lit(_WEEK_US)), _WEEK_US)
     parts = {"day_cos": F.cos(day), "day_sin": F.sin(day), "week_cos": F.cos(week), "week_sin": F.sin(week)}
     return [exact_sum(value).alias(name) for name, value in parts.items()]
 

@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from conf import columns as c
-from conf.settings import Settings
 from features.contracts import ITEM_TEMPORAL
-from features.item_age import age_columns, known_items, life_stage
+from features.item_age import MOMENT_US, age_columns, known_items, life_stage
 from features.item_cycle import cycle_columns
 from features.item_sales import buyers, series, totals
-from features.windows import DAY_US, MOMENT_US
+from features.windows import AT, DAY_US, Moments
 
 
-def item_temporal(events: DataFrame, items: DataFrame, moments: Sequence[datetime], settings: Settings) -> DataFrame:
+def item_temporal(events: DataFrame, items: DataFrame, moments: list[datetime]) -> DataFrame:
     """One row a (moment, item that has a visible event or a stated release at or before the moment)."""
-    sold = totals(events, moments).drop(MOMENT_US)
-    known = known_items(items, moments).withColumn(c.AS_OF_TS, F.timestamp_micros(MOMENT_US)).drop(MOMENT_US)
-    key = [c.AS_OF_TS, c.ITEM_ID]
+    times = Moments.of(moments)
+    log = times.log(events)
+    key = [MOMENT_US, c.ITEM_ID]
+
+    def keyed(part: DataFrame) -> DataFrame:
+        return part.withColumn(MOMENT_US, times.us_of(AT)).drop(AT)
+
     rows = (
-        known.join(sold, on=key, how="full_outer")
+        known_items(items, times)
+        .join(keyed(totals(log, times)), on=key, how="full_outer")
         .where(F.col("first_us").isNotNull() | F.col("stated_us").isNotNull())
-        .join(series(events, moments), on=key, how="left")
-        .join(buyers(events, moments), on=key, how="left")
-        .withColumn(MOMENT_US, F.unix_micros(c.AS_OF_TS))
+        .join(keyed(series(log, times)), on=key, how="left")
+        .join(keyed(buyers(log, times)), on=key, how="left")
+        .withColumn(c.AS_OF_TS, F.timestamp_micros(MOMENT_US))
         .withColumn("item_available", F.coalesce("item_available", F.lit(True)))
     )
     for step in (_no_sales(), age_columns(), _trends(), _peak(), cycle_columns()):
@@ -58,6 +61,6 @@ def _peak() -> dict[str, Column]:
     newest_first = F.reverse("item_days")
     since = (F.array_position(newest_first, F.array_max("item_days")) - 1).cast("double")
     return {
-        "item_idle_days": (F.col(MOMENT_US) - F.col("last_us")) / F.lit(float(DAY_US)),
+        "item_idle_days": (F.col(MOMENT_US) - F.col("last_us")) / DAY_US,
         "item_days_since_peak": F.when(F.array_max("item_days") > 0, since),
     }

@@ -7,84 +7,113 @@ earlier moment depends on a later event. Source: item-to-item collaborative filt
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from pyspark.sql import DataFrame, Window
+from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from conf import columns as c
 from conf.settings import Settings
 from features.contracts import ITEM_NEIGHBORS
-from features.sums import exact_sum
-from features.windows import BUCKET, EVENT_US, MOMENT_US, bucket_us, decay, to_moments, with_bucket
+from features.sums import decay, exact_sum
+from features.windows import AT, SEEN_FROM, US, Moments
 
 SHRINKAGE = 1.0
+_KNOWN_US, _HASH = "known_us", "item_hash"
 
 
-def item_neighbors(events: DataFrame, moments: Sequence[datetime], settings: Settings) -> DataFrame:
-    """One row a (moment, item, neighbour): the ``neighbors`` heaviest of each item with ``neighbor_min_events`` events."""
-    half_life = settings.features.neighbor_half_life.total_seconds()
-    marked = with_bucket(events, moments).withColumn("w", decay(bucket_us(moments) - F.col(EVENT_US), half_life))
-    items = _item_sums(marked, moments, settings, half_life).persist()
-    frequent = items.select(c.ITEM_ID).distinct()
-    pairs = _pairs(marked.join(frequent, on=c.ITEM_ID, how="left_semi"), settings)
-    waited = F.col(MOMENT_US) - F.col("ref")
-    summed = (
-        to_moments(pairs.withColumn("ref", bucket_us(moments)), moments)
-        .groupBy(c.AS_OF_TS, "a", "b")
-        .agg(exact_sum(F.col("w") * decay(waited, half_life)).alias("w"))
+def item_neighbors(events: DataFrame, moments: list[datetime], settings: Settings) -> DataFrame:
+    """One row a (moment, item, neighbour): the ``neighbors`` heaviest of each item with ``neighbor_min_events`` events.
+
+    Two items must have met ``neighbor_min_together`` times by the moment.
+    """
+    times = Moments.of(moments)
+    known = F.greatest(F.unix_micros(c.EVENT_TS), F.unix_micros(c.AVAILABLE_TS))
+    # Pairs are of 64-bit hashes: a fraction of the bytes of two names. Names return with the few rows that are kept.
+    log = times.log(events.withColumns({_KNOWN_US: known, _HASH: F.xxhash64(c.ITEM_ID)}))
+    half_life = settings.features.neighbor_half_life // timedelta(seconds=1)
+    items = _weights(log, times, settings, half_life)
+    frequent = log.join(F.broadcast(items.select(_HASH).distinct()), on=_HASH, how="left_semi")
+    pairs = _pairs(frequent, times, settings, half_life)
+    mine = items.select(AT, F.col(_HASH).alias("x"), c.ITEM_ID, "weight")
+    theirs = items.select(
+        AT, F.col(_HASH).alias("y"), F.col(c.ITEM_ID).alias(c.NEIGHBOR_ID), F.col("weight").alias("their_weight")
     )
+    similar = F.col("met") / (F.sqrt(F.col("weight") * F.col("their_weight")) + SHRINKAGE)
+    nearest = Window.partitionBy(AT, c.ITEM_ID).orderBy(
+        F.desc_nulls_last("neighbor_weight"), F.asc_nulls_last(c.NEIGHBOR_ID)
+    )
+    return (
+        pairs.join(F.broadcast(mine), on=[AT, "x"], how="inner")
+        .join(F.broadcast(theirs), on=[AT, "y"], how="inner")
+        .withColumn("neighbor_weight", similar)
+        .withColumn("neighbor_rank", F.row_number().over(nearest))
+        .where(F.col("neighbor_rank") <= settings.features.neighbors)
+        .select(times.as_of(AT), c.ITEM_ID, c.NEIGHBOR_ID, "neighbor_weight", "neighbor_rank")
+        .select(*ITEM_NEIGHBORS.column_names)
+    )
+
+
+def _weights(log: DataFrame, times: Moments, settings: Settings, half_life: int) -> DataFrame:
+    """(at, item_hash, item_id, weight): decayed events of the items that have enough of them at the moment."""
+    key, reference = (AT, _HASH, c.ITEM_ID), times.us_of(SEEN_FROM)
+    increments = log.groupBy(*key[1:], SEEN_FROM).agg(
+        F.count("*").alias("n"), exact_sum(decay(US, reference, half_life)).alias("weight")
+    )
+    carried = F.col("weight") * decay(reference, times.us_of(AT), half_life)
+    summed = times.spread(increments).groupBy(*key).agg(F.sum("n").alias("n"), exact_sum(carried).alias("weight"))
+    return summed.where(F.col("n") >= settings.features.neighbor_min_events).select(*key, "weight")
+
+
+def _pairs(log: DataFrame, times: Moments, settings: Settings, half_life: int) -> DataFrame:
+    """(at, x, y, met), hashes, both ways: summed weights of meetings; nearer ones weigh more."""
+    before = (
+        Window.partitionBy(c.USER_ID)
+        .orderBy(*[F.asc_nulls_last(name) for name in (_KNOWN_US, US, c.EVENT_ID)])
+        .rowsBetween(-settings.features.neighbor_reach, -1)
+    )
+    reference = times.us_of(SEEN_FROM)
+    met = (
+        log.withColumn("earlier", F.reverse(F.collect_list(_HASH).over(before)))
+        .select(
+            _HASH,
+            SEEN_FROM,
+            decay(US, reference, half_life).alias("w"),
+            F.posexplode("earlier").alias("steps", "other"),
+        )
+        .where(F.col("other") != F.col(_HASH))
+        .select(
+            F.least(_HASH, "other").alias("a"),
+            F.greatest(_HASH, "other").alias("b"),
+            SEEN_FROM,
+            (F.col("w") / F.sqrt(F.col("steps") + 1.0)).alias("w"),
+        )
+    )
+    # One shuffle serves both sums: what is one pair lies in one partition.
+    increments = (
+        met.repartition("a", "b").groupBy("a", "b", SEEN_FROM).agg(F.count("*").alias("n"), exact_sum("w").alias("w"))
+    )
+    grown = F.sort_array(F.collect_list(F.struct(SEEN_FROM, "n", "w"))).alias("grown")
+    together = settings.features.neighbor_min_together
+    often = increments.groupBy("a", "b").agg(grown, F.sum("n").alias("n")).where(F.col("n") >= together)
+    states = F.explode(F.array(*[_state(index, times, half_life) for index in range(len(times.us))])).alias("state")
     sides = F.explode(
         F.array(
             F.struct(F.col("a").alias("x"), F.col("b").alias("y")),
             F.struct(F.col("b").alias("x"), F.col("a").alias("y")),
         )
     )
-    both = summed.select(c.AS_OF_TS, sides.alias("pair"), "w").select(
-        c.AS_OF_TS, F.col("pair.x").alias(c.ITEM_ID), F.col("pair.y").alias(c.NEIGHBOR_ID), "w"
-    )
-    theirs = items.select(c.AS_OF_TS, F.col(c.ITEM_ID).alias(c.NEIGHBOR_ID), F.col("weight").alias("their_weight"))
-    weight = F.col("w") / (F.sqrt(F.col("weight") * F.col("their_weight")) + F.lit(SHRINKAGE))
-    nearest = Window.partitionBy(c.AS_OF_TS, c.ITEM_ID).orderBy(
-        F.desc_nulls_last("neighbor_weight"), F.asc_nulls_last(c.NEIGHBOR_ID)
-    )
-    return (
-        both.join(items, on=[c.AS_OF_TS, c.ITEM_ID], how="inner")
-        .join(theirs, on=[c.AS_OF_TS, c.NEIGHBOR_ID], how="inner")
-        .withColumn("neighbor_weight", weight)
-        .withColumn("neighbor_rank", F.row_number().over(nearest))
-        .where(F.col("neighbor_rank") <= settings.features.neighbors)
-        .select(*ITEM_NEIGHBORS.column_names)
-    )
+    at_each = often.select("a", "b", states).where((F.col("state.n") >= together) & (F.col("state.met") > 0))
+    both = at_each.select("state", sides.alias("side"))
+    return both.select(F.col("state.at").alias(AT), F.col("side.x").alias("x"), F.col("side.y").alias("y"), "state.met")
 
 
-def _item_sums(marked: DataFrame, moments: Sequence[datetime], settings: Settings, half_life: float) -> DataFrame:
-    """(as_of_ts, item_id, weight): decayed events of items with enough of them at the moment."""
-    increments = marked.groupBy(c.ITEM_ID, BUCKET).agg(F.count("*").alias("n"), exact_sum("w").alias("w"))
-    rows = to_moments(increments.withColumn("ref", bucket_us(moments)), moments)
-    summed = rows.groupBy(c.AS_OF_TS, c.ITEM_ID).agg(
-        F.sum("n").alias("n"), exact_sum(F.col("w") * decay(F.col(MOMENT_US) - F.col("ref"), half_life)).alias("weight")
-    )
-    return summed.where(F.col("n") >= settings.features.neighbor_min_events).select(c.AS_OF_TS, c.ITEM_ID, "weight")
+def _state(index: int, times: Moments, half_life: int) -> Column:
+    """(at, n, met) of a pair at one moment, from its increments in their order."""
+    mine = F.filter("grown", lambda g: g[SEEN_FROM] <= index)
+    n = F.aggregate(mine, F.lit(0).cast("bigint"), lambda total, g: total + g["n"])
 
+    def carried(total: Column, g: Column) -> Column:
+        return total + g["w"] * decay(times.us_of(g[SEEN_FROM]), F.lit(times.us[index]), half_life)
 
-def _pairs(marked: DataFrame, settings: Settings) -> DataFrame:
-    """(a, b, bucket, w): summed weights of pairs of different items, a < b; nearer events weigh more."""
-    known_us = F.greatest(F.col(EVENT_US), F.unix_micros(c.AVAILABLE_TS))
-    reach = settings.features.neighbor_reach
-    before = (
-        Window.partitionBy(c.USER_ID)
-        .orderBy(F.asc_nulls_last("known_us"), F.asc_nulls_last(EVENT_US), F.asc_nulls_last(c.EVENT_ID))
-        .rowsBetween(-reach, -1)
-    )
-    met = (
-        marked.withColumn("known_us", known_us)
-        .withColumn("earlier", F.reverse(F.collect_list(c.ITEM_ID).over(before)))
-        .select(c.ITEM_ID, BUCKET, "w", F.posexplode("earlier").alias("steps", "other"))
-    )
-    return (
-        met.where(F.col("other") != F.col(c.ITEM_ID))
-        .groupBy(F.least(c.ITEM_ID, "other").alias("a"), F.greatest(c.ITEM_ID, "other").alias("b"), BUCKET)
-        .agg(exact_sum(F.col("w") / F.sqrt(F.col("steps") + 1.0)).alias("w"))
-    )
+    return F.struct(F.lit(index).alias("at"), n.alias("n"), F.aggregate(mine, F.lit(0.0), carried).alias("met"))

@@ -1,8 +1,7 @@
-"""``user_sequences``: the last L events of a user at each moment, as aligned arrays."""
+"""``user_sequences``: the last L visible events of a user, oldest first, as aligned arrays."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime
 
 from pyspark.sql import DataFrame
@@ -11,51 +10,42 @@ from pyspark.sql import functions as F
 from conf import columns as c
 from conf.settings import Settings
 from features.contracts import USER_SEQUENCES
-from features.windows import BUCKET, EVENT_US, to_moments, with_bucket
+from features.history import INCREMENT, LEFT, POSITION, STARTS, at_moments, history
+from features.windows import AT, US, Moments
 
-_FIELDS = (EVENT_US, c.EVENT_ID, c.ITEM_ID, c.EVENT_TYPE, c.VALUE, c.SESSION_ID)
 
+def user_sequences(
+    events: DataFrame, moments: list[datetime], settings: Settings, users: DataFrame | None = None
+) -> DataFrame:
+    """Rows of ``user_sequences`` at every moment. ``events`` may be their ``history``.
 
-def user_sequences(events: DataFrame, moments: Sequence[datetime], settings: Settings, users: DataFrame) -> DataFrame:
-    """One row a (moment, user) of ``users``. Each bucket is cut to its last events first, so memory follows L, not history."""
-    keep = settings.features.sequence_length + 1  # one more, to know whether the oldest shown begins a session
-    joined = events.join(users.select(c.USER_ID).distinct(), on=c.USER_ID, how="left_semi")
-    per_bucket = with_bucket(joined, moments).groupBy(c.USER_ID, BUCKET).agg(
-        _last(F.sort_array(F.collect_list(F.struct(*_FIELDS))), keep).alias("tail"), F.count("*").alias("n")
-    )  # fmt: skip
-    combined = (
-        to_moments(per_bucket, moments)
-        .join(users, on=[c.AS_OF_TS, c.USER_ID], how="left_semi")
-        .groupBy(c.AS_OF_TS, c.USER_ID)
-        .agg(
-            _last(F.sort_array(F.flatten(F.collect_list("tail"))), keep).alias("tail"),
-            F.sum("n").alias("sequence_events"),
-        )
+    Only the last L of each increment are kept before increments are joined, so no history is ever held as a whole.
+    """
+    times, length = Moments.of(moments), settings.features.sequence_length
+    event = F.struct(POSITION, US, c.ITEM_ID, c.EVENT_TYPE, c.VALUE, STARTS)
+    newest = (
+        history(events, times, settings, users)
+        .where(F.col(LEFT) < length)
+        .groupBy(*INCREMENT)
+        .agg(F.collect_list(event).alias("part"), F.max(POSITION).alias("events"))
     )
-    starts = F.transform("tail", lambda x, i: _starts(x, F.get(F.col("tail"), i - 1), settings))
-    length = settings.features.sequence_length
-    shown = combined.withColumn("starts", _last(starts, length)).withColumn("tail", _last(F.col("tail"), length))
-    return shown.select(
-        c.AS_OF_TS,
+    joined = (
+        at_moments(newest, times)
+        .groupBy(c.USER_ID, AT)
+        .agg(F.flatten(F.collect_list("part")).alias("parts"), F.max("events").cast("bigint").alias("sequence_events"))
+        .withColumn("kept", F.slice(F.sort_array("parts"), -F.least(F.size("parts"), F.lit(length)), F.lit(length)))
+    )
+
+    def column(name: str):  # type: ignore[no-untyped-def]
+        return F.col("kept").getField(name)
+
+    return joined.select(
+        times.as_of(AT),
         c.USER_ID,
-        F.col("tail")[c.ITEM_ID].alias("item_ids"),
-        F.col("tail")[c.EVENT_TYPE].alias("event_types"),
-        F.transform(F.col("tail")[EVENT_US], F.timestamp_micros).alias("event_tss"),
-        F.col("tail")[c.VALUE].alias("event_values"),
-        F.col("starts").alias("session_starts"),
+        column(c.ITEM_ID).alias("item_ids"),
+        column(c.EVENT_TYPE).alias("event_types"),
+        F.transform(column(US), F.timestamp_micros).alias("event_tss"),
+        column(c.VALUE).alias("event_values"),
+        column(STARTS).alias("session_starts"),
         "sequence_events",
     ).select(*USER_SEQUENCES.column_names)
-
-
-def _last(array, n: int):  # type: ignore[no-untyped-def]
-    return F.slice(array, F.greatest(F.size(array) - n + 1, F.lit(1)), n)
-
-
-def _starts(now, before, settings: Settings):  # type: ignore[no-untyped-def]
-    """Whether an event begins a session, given the one before it: the rule of windows.starts_session, on structs."""
-    gap = int(settings.features.session_gap.total_seconds() * 1_000_000)
-    both = now[c.SESSION_ID].isNotNull() & before[c.SESSION_ID].isNotNull()
-    other = F.when(both, now[c.SESSION_ID] != before[c.SESSION_ID]).otherwise(
-        now[EVENT_US] - before[EVENT_US] > F.lit(gap)
-    )
-    return before.isNull() | F.coalesce(other, F.lit(True))

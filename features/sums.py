@@ -1,4 +1,4 @@
-"""Sums of doubles that do not depend on the order of the rows, so that a re-run gives the same bytes.
+"""Decayed sums, and sums of doubles that do not depend on the order of the rows, so that a re-run gives the same bytes.
 
 Floating-point addition is not associative, and Spark adds in the order in which blocks arrive. A number is therefore split
 into whole units and the rest in units of 2^-31 of these; both are added as integers, exactly and in any order.
@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from pyspark.sql import Column
 from pyspark.sql import functions as F
+
+from features.windows import SECOND_US
 
 _REST = float(2**31)
 #: A weight between 0 and 1 is counted in units of 2^-30: 8e9 of them fit, to 2^-61 each.
@@ -21,3 +23,9 @@ def exact_sum(number: Column | str, unit: float = WEIGHT) -> Column:
     value = F.coalesce(F.col(number) if isinstance(number, str) else number, F.lit(0.0)) * (1 / unit)
     rest = (value - F.floor(value)) * _REST
     return (F.sum(F.floor(value)) + F.sum(F.floor(rest)) / _REST) * unit
+
+
+def decay(us: Column | str, reference_us: Column, half_life_seconds: int) -> Column:
+    """The weight at the reference of what happened at ``us``: 0.5 ** (age / half-life)."""
+    at = F.col(us) if isinstance(us, str) else us
+    return F.pow(F.lit(0.5), (reference_us - at) / F.lit(float(half_life_seconds * SECOND_US)))

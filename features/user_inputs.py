@@ -9,7 +9,7 @@ from pyspark.sql import functions as F
 
 from conf import columns as c
 from features.contracts import USER_PROFILES
-from features.windows import micros
+from features.windows import to_micros
 
 #: The user whose list is shown to whoever has no visible history.
 EVERYONE_ELSE = "*"
@@ -50,7 +50,7 @@ def with_everyone_else(users: DataFrame, as_of: datetime) -> DataFrame:
     blank = []
     for name, kind in users.dtypes:
         if name == c.AS_OF_TS:
-            value = F.timestamp_micros(F.lit(micros(as_of)))
+            value = F.timestamp_micros(F.lit(to_micros(as_of)))
         elif name == c.USER_ID:
             value = F.lit(EVERYONE_ELSE)
         elif kind.startswith("array"):

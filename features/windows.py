@@ -1,87 +1,115 @@
-"""The only place where as-of filters, half-open windows and orders of events are spelt.
+"""Where time becomes a filter: the law of visibility, half-open windows, window frames, and moments in one pass.
 
-At ``as_of`` an event is visible iff ``event_ts < as_of AND available_ts <= as_of``. Several moments are served by one pass over
-the log: each event gets the ``bucket`` of the first moment that sees it, and a moment sees its own bucket and all earlier ones.
+A row is visible at ``as_of`` iff ``event_ts < as_of AND available_ts <= as_of``. Windows are ``[as_of - w, as_of)``.
+No other module spells these out. Inside the transforms time is a BIGINT of UTC epoch microseconds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from pyspark.sql import Column, DataFrame, Window, WindowSpec
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from conf import columns as c
 
-BUCKET = "bucket"
-MOMENT_US = "moment_us"
-EVENT_US = "event_us"
 SECOND_US = 1_000_000
 HOUR_US = 3_600 * SECOND_US
 DAY_US = 24 * HOUR_US
+
+#: When an event happened, as epoch microseconds.
+US = "us"
+#: Range of moments (indexes into ``Moments``, both ends included) at which a row holds.
+SEEN_FROM, SEEN_TO = "seen_from", "seen_to"
+#: The moment from which an event would have been seen, had it been known when it happened.
+ON_TIME = "on_time_from"
+#: One moment, as an index into ``Moments``.
+AT = "at"
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_ONE_US = timedelta(microseconds=1)
 
 
-def micros(moment: datetime) -> int:
-    """An aware datetime as epoch microseconds. Raises ValueError for a naive one."""
+def to_micros(moment: datetime) -> int:
+    """Epoch microseconds of a moment. Raises ValueError for one without a time zone."""
     if moment.tzinfo is None:
-        raise ValueError(f"moment {moment} has no time zone")
-    return (moment - _EPOCH) // timedelta(microseconds=1)
+        raise ValueError(f"{moment} has no time zone; moments are UTC, e.g. datetime(2017, 12, 1, tzinfo=UTC)")
+    return (moment - _EPOCH) // _ONE_US
 
 
 def visible(events: DataFrame, as_of: datetime) -> DataFrame:
-    """The events that were known at as_of."""
-    return events.where(_sees(as_of))
+    """The rows of ``events`` that were known at ``as_of``."""
+    at = F.timestamp_micros(F.lit(to_micros(as_of)))
+    return events.where((F.col(c.EVENT_TS) < at) & (F.col(c.AVAILABLE_TS) <= at))
 
 
-def with_bucket(events: DataFrame, moments: Sequence[datetime]) -> DataFrame:
-    """Adds ``event_us`` and ``bucket``, the index of the first of the rising moments that sees the event; drops the others."""
-    first = F.lit(None).cast("int")
-    for index in reversed(range(len(moments))):
-        first = F.when(_sees(moments[index]), F.lit(index)).otherwise(first)
-    marked = events.withColumn(EVENT_US, F.unix_micros(c.EVENT_TS)).withColumn(BUCKET, first)
-    return marked.where(F.col(BUCKET).isNotNull())
+def between(events: DataFrame, start: datetime, end: datetime) -> DataFrame:
+    """The rows of ``events`` that happened in ``[start, end)``, whether known or not."""
+    first, last = (F.timestamp_micros(F.lit(to_micros(m))) for m in (start, end))
+    return events.where((F.col(c.EVENT_TS) >= first) & (F.col(c.EVENT_TS) < last))
 
 
-def to_moments(frame: DataFrame, moments: Sequence[datetime]) -> DataFrame:
-    """One row for each moment that sees the row's bucket: adds ``as_of_ts`` and ``moment_us``."""
-    index = F.explode(F.sequence(F.col(BUCKET), F.lit(len(moments) - 1))).alias("_moment")
-    rows = frame.select("*", index).withColumn(MOMENT_US, F.get(_all(moments), F.col("_moment")))
-    return rows.withColumn(c.AS_OF_TS, F.timestamp_micros(MOMENT_US)).drop("_moment")
+@dataclass(frozen=True)
+class Moments:
+    """The as_of moments that one pass speaks for: rising, distinct epoch microseconds.
 
+    An event that is visible at a moment is visible at every later one, so the first moment at which it is visible is all
+    that needs to be known of it: what was counted up to there is an increment, and a moment's state is their sum.
+    """
 
-def bucket_us(moments: Sequence[datetime]) -> Column:
-    """The moment of a row's bucket, in epoch microseconds."""
-    return F.get(_all(moments), F.col(BUCKET))
+    us: tuple[int, ...]
 
+    @classmethod
+    def of(cls, moments: Iterable[datetime]) -> Moments:
+        """Sort and de-duplicate. Raises ValueError when there is none."""
+        found = tuple(sorted({to_micros(m) for m in moments}))
+        if not found:
+            raise ValueError("no as_of moment was given; pass at least one")
+        return cls(found)
 
-def in_window(seconds: int) -> Column:
-    """Whether the event lies in ``[moment - seconds, moment)``; that it is before the moment is given by its bucket."""
-    return F.col(EVENT_US) >= F.col(MOMENT_US) - F.lit(seconds * SECOND_US)
+    @property
+    def last(self) -> int:
+        """Index of the newest moment."""
+        return len(self.us) - 1
 
+    def log(self, events: DataFrame) -> DataFrame:
+        """Events that are visible at one of the moments, with ``us``, ``seen_from`` and ``on_time_from``; timestamps are dropped."""
+        newest = F.timestamp_micros(F.lit(self.us[-1]))
+        known = events.where((F.col(c.EVENT_TS) < newest) & (F.col(c.AVAILABLE_TS) <= newest))
+        happened, arrived = F.unix_micros(c.EVENT_TS), F.unix_micros(c.AVAILABLE_TS)
+        return known.withColumns({
+            US: happened,
+            SEEN_FROM: self._first(lambda at: (happened < at) & (arrived <= at)),
+            ON_TIME: self._first(lambda at: happened < at),
+        }).drop(c.EVENT_TS, c.AVAILABLE_TS)  # fmt: skip
 
-def decay(age_us: Column, half_life_seconds: float) -> Column:
-    """``0.5 ** (age / half_life)``."""
-    return F.pow(F.lit(0.5), age_us / F.lit(float(half_life_seconds) * SECOND_US))
+    def _first(self, holds) -> Column:  # type: ignore[no-untyped-def]
+        found = F.lit(self.last)
+        for index in range(self.last - 1, -1, -1):
+            found = F.when(holds(self.us[index]), index).otherwise(found)
+        return found
 
+    def last_within(self, us: Column | str, window_us: int) -> Column:
+        """Index of the newest moment m with ``us >= m - window``; -1 if there is none."""
+        at = F.col(us) if isinstance(us, str) else us
+        found = F.lit(-1)
+        for index, moment in enumerate(self.us):
+            found = F.when(at >= moment - window_us, index).otherwise(found)
+        return found
 
-def per_user() -> WindowSpec:
-    """A user's events at one moment, oldest first; ties by event_id, so the order is total."""
-    return Window.partitionBy(c.AS_OF_TS, c.USER_ID).orderBy(F.asc_nulls_last(EVENT_US), F.asc_nulls_last(c.EVENT_ID))
+    def us_of(self, index: Column | str) -> Column:
+        """Epoch microseconds of the moment with this index."""
+        at = F.col(index) if isinstance(index, str) else index
+        if len(self.us) == 1:
+            return F.lit(self.us[0])
+        return F.element_at(F.array(*[F.lit(m) for m in self.us]), at + 1)
 
+    def as_of(self, index: Column | str) -> Column:
+        """The moment with this index as the contracts' ``as_of_ts``."""
+        return F.timestamp_micros(self.us_of(index)).alias(c.AS_OF_TS)
 
-def starts_session(gap: timedelta, order: WindowSpec) -> Column:
-    """True where the event begins a session: another source session than the event before, or a gap where none is given."""
-    before, us = F.lag(c.SESSION_ID).over(order), F.lag(EVENT_US).over(order)
-    both = F.col(c.SESSION_ID).isNotNull() & before.isNotNull()
-    apart = F.col(EVENT_US) - us > F.lit(gap // timedelta(microseconds=1))
-    return us.isNull() | F.when(both, F.col(c.SESSION_ID) != before).otherwise(apart)
-
-
-def _all(moments: Sequence[datetime]) -> Column:
-    return F.array(*[F.lit(micros(m)) for m in moments])
-
-
-def _sees(moment: datetime) -> Column:
-    return (F.col(c.EVENT_TS) < F.lit(moment)) & (F.col(c.AVAILABLE_TS) <= F.lit(moment))
+    def spread(self, increments: DataFrame) -> DataFrame:
+        """One row for each moment ``at`` that sees the increment: from ``seen_from`` to the newest."""
+        return increments.withColumn(AT, F.explode(F.sequence(SEEN_FROM, F.lit(self.last))))

@@ -23,12 +23,13 @@ from features.contracts import (
     USER_SEQUENCES,
     Table,
 )
+from features.history import history
 from features.item_temporal import item_temporal
 from features.neighbors import item_neighbors
 from features.profiles import user_profiles
 from features.repeats import user_item_repeats
 from features.sequences import user_sequences
-from features.windows import visible
+from features.windows import Moments, visible
 from jobs import cli
 from jobs.cli import Context
 from jobs.errors import DataQualityError
@@ -74,18 +75,24 @@ def _write_all(
     context: Context, run: Run, events: DataFrame, items: DataFrame, moments: list[datetime], changed: DataFrame | None
 ) -> None:
     settings = context.settings
-    users = (users_at(events, moments, settings) if changed is None else changed).persist()
+    times = Moments.of(moments)
+    users = users_at(events, moments, settings) if changed is None else changed
+    with step(context.spark, "order histories"):
+        log = history(events, times, settings, users).persist()
     plans = {
-        USER_SEQUENCES: user_sequences(events, moments, settings, users),
-        USER_PROFILES: user_profiles(events, items, moments, settings, users),
-        USER_ITEM_REPEATS: user_item_repeats(events, moments, settings, users),
-        ITEM_TEMPORAL: item_temporal(events, items, moments, settings),
+        USER_SEQUENCES: user_sequences(log, moments, settings),
+        USER_PROFILES: user_profiles(log, items, moments, settings),
+        USER_ITEM_REPEATS: user_item_repeats(log, moments, settings),
+        ITEM_TEMPORAL: item_temporal(events, items, moments),
     }
     if context.mode == "nightly":
         plans[ITEM_NEIGHBORS] = item_neighbors(events, moments, settings)
-    for table, plan in plans.items():
-        with step(context.spark, f"write {table.name}"):
-            run.counts[table.name] = context.warehouse.replace(table, sorted_by_key(table, plan), at(moments))
+    try:
+        for table, plan in plans.items():
+            with step(context.spark, f"write {table.name}"):
+                run.counts[table.name] = context.warehouse.replace(table, sorted_by_key(table, plan), at(moments))
+    finally:
+        log.unpersist()
 
 
 def sorted_by_key(table: Table, plan: DataFrame) -> DataFrame:
@@ -113,7 +120,7 @@ def _changed_users(context: Context, events: DataFrame) -> DataFrame:
     if not nights:
         raise DataQualityError("no nightly features at or before --as-of to refresh; run jobs/nightly.py first")
     before = (F.col(c.EVENT_TS) < F.lit(max(nights))) & (F.col(c.AVAILABLE_TS) <= F.lit(max(nights)))
-    return events.where(~before).select(F.lit(context.as_of).alias(c.AS_OF_TS), c.USER_ID).distinct()
+    return events.where(~before).select(c.USER_ID).distinct()
 
 
 if __name__ == "__main__":

@@ -3,8 +3,6 @@
 Exit codes: 0 ok · 2 usage · 3 data quality · 4 model gate · 75 busy · 1 anything else.
 """
 
-from __future__ import annotations
-
 import enum
 import sys
 import traceback

@@ -9,7 +9,6 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from conf import columns as c
-from features import catalogue as item_rules
 from features import events as rules
 from features.contracts import EVENTS, EVENTS_REJECTED, ITEMS, ITEMS_REJECTED
 from jobs import cli, sources
@@ -81,14 +80,14 @@ def _ingest_items(context: Context, run: Run, catalogue: dict[str, int]) -> None
     read = bad = 0
     known = rejected = None
     if settings.source.items:
-        checked = item_rules.validate_items(
+        checked = rules.validate_items(
             sources.read(spark, settings.source.items, catalogue), settings.source.items
         ).persist()
         row = checked.agg(F.count("*").alias("n"), F.count_if(F.size(c.REASONS) > 0).alias("bad")).first()
         read, bad = int(row["n"]), int(row["bad"])  # type: ignore[index]
-        known, rejected = item_rules.split_items(checked)
+        known, rejected = rules.split_items(checked)
     with step(spark, "write items"):
-        written = warehouse.overwrite(ITEMS, item_rules.complete_items(known, events).coalesce(2))
+        written = warehouse.overwrite(ITEMS, rules.complete_items(known, events).coalesce(2))
     if rejected is not None and bad:
         warehouse.append(ITEMS_REJECTED, _rejected(rejected, run))
     run.counts |= {"items_read": read, "items_rejected": bad, "items_written": written}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import tempfile
+import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -76,15 +78,19 @@ def references(context: Context, tables: Sequence[Table]) -> dict[str, TableRef]
     return refs
 
 
-def prepare(context: Context, model: UsableModel) -> str:
-    """Compute the catalogue's state at as_of once, and ship it to the workers. Returns its name there."""
+@contextlib.contextmanager
+def prepared(context: Context, model: UsableModel) -> Iterator[str]:
+    """Compute the catalogue's state at as_of once, and ship it to the workers while the block runs. Yields its name there."""
     spec = PredictSpec(
         tables=references(context, [ITEMS, ITEM_TEMPORAL, ITEM_NEIGHBORS]),
         as_of_us=to_micros(context.as_of),
         repeat_consumption=context.settings.repeat_consumption,
         top_k=context.settings.top_k,
     )
-    folder = Path(tempfile.mkdtemp(prefix="kairos-catalogue-"))
-    predict.prepare(model.folder, spec, folder)
-    context.spark.sparkContext.addFile(str(folder), recursive=True)
-    return folder.name
+    name = f"kairos-catalogue-{uuid.uuid4().hex}"
+    with tempfile.TemporaryDirectory(prefix="kairos-") as scratch:
+        folder = predict.prepare(model.folder, spec, Path(scratch) / name)
+        # An archive, because Spark ships no local folder to a cluster; each executor unpacks it once.
+        archive = shutil.make_archive(str(Path(scratch) / f"{name}-packed"), "zip", folder)
+        context.spark.sparkContext.addArchive(f"{archive}#{name}")
+        yield name

@@ -28,7 +28,7 @@ from jobs import cli
 from jobs.build_features import at, sorted_by_key
 from jobs.checks import check_batch
 from jobs.cli import Context
-from jobs.models import prepare, usable
+from jobs.models import prepared, usable
 from jobs.progress import console, step
 from jobs.publish import publish
 from jobs.run_log import recorded
@@ -52,21 +52,20 @@ def score(context: Context) -> None:
         model = usable(settings, context.as_of)
         run.model_version = model.version
         users = _users(context)
-        with step(context.spark, "prepare the catalogue"):
-            prepared = prepare(context, model)
         context.spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", settings.scoring.batch_users)
-        scored = users.mapInArrow(_scorer(prepared), _SCORED)
-        batch = sorted_by_key(RECOMMENDATIONS, _listed(context, scored, model.version)).persist()
-        try:
-            with step(context.spark, "score and check"):
-                run.counts |= check_batch(context, batch)
-            with step(context.spark, "write recommendations"):
-                mine = f"{at([context.as_of])} AND {c.MODE} = '{context.mode}'"
-                run.counts["rows"] = warehouse.replace(RECOMMENDATIONS, batch, mine)
-            with step(context.spark, "publish recommendations_latest"):
-                run.message = publish(context, batch)
-        finally:
-            batch.unpersist()
+        with step(context.spark, "prepare the catalogue"), prepared(context, model) as catalogue:
+            scored = users.mapInArrow(_scorer(catalogue), _SCORED)
+            batch = sorted_by_key(RECOMMENDATIONS, _listed(context, scored, model.version)).persist()
+            try:
+                with step(context.spark, "score and check"):
+                    run.counts |= check_batch(context, batch)
+                with step(context.spark, "write recommendations"):
+                    mine = f"{at([context.as_of])} AND {c.MODE} = '{context.mode}'"
+                    run.counts["rows"] = warehouse.replace(RECOMMENDATIONS, batch, mine)
+                with step(context.spark, "publish recommendations_latest"):
+                    run.message = publish(context, batch)
+            finally:
+                batch.unpersist()
 
 
 def _users(context: Context) -> DataFrame:
@@ -77,11 +76,11 @@ def _users(context: Context) -> DataFrame:
     return users.repartition(context.spark.sparkContext.defaultParallelism, c.USER_ID).sortWithinPartitions(c.USER_ID)
 
 
-def _scorer(prepared: str) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+def _scorer(catalogue: str) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     """The body of the UDF. The prepared folder travels with the job; each Python worker maps it once."""
 
     def body(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        yield from predict.score_batches(batches, SparkFiles.get(prepared))
+        yield from predict.score_batches(batches, SparkFiles.get(catalogue))
 
     return body
 
