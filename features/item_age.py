@@ -6,7 +6,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from conf import columns as c
-from features.windows import DAY_US, Moments
+from features.windows import AT, DAY_US, Moments
 
 #: The moment that a row speaks for, as epoch microseconds.
 MOMENT_US = "moment_us"
@@ -21,15 +21,16 @@ def known_items(items: DataFrame, times: Moments) -> DataFrame:
 
     The release that ingest fills in is not used: it is computed from the whole log, with hindsight.
     """
-    at = F.explode(F.array(*[F.lit(us) for us in times.us])).alias(MOMENT_US)
-    rows = items.select(at, c.ITEM_ID, c.RELEASE_TS, c.RELEASE_KNOWN, c.AVAILABLE_FROM, c.AVAILABLE_UNTIL)
+    every = F.explode(F.array(*[F.lit(index) for index in range(len(times.us))])).alias(AT)
+    rows = items.select(every, c.ITEM_ID, c.RELEASE_TS, c.RELEASE_KNOWN, c.AVAILABLE_FROM, c.AVAILABLE_UNTIL)
+    now = times.us_of(AT)
     stated = F.when(F.col(c.RELEASE_KNOWN), F.unix_micros(c.RELEASE_TS))
-    begun = F.coalesce(F.unix_micros(c.AVAILABLE_FROM) <= F.col(MOMENT_US), F.lit(True))
-    not_over = F.coalesce(F.unix_micros(c.AVAILABLE_UNTIL) > F.col(MOMENT_US), F.lit(True))
+    begun = F.coalesce(F.unix_micros(c.AVAILABLE_FROM) <= now, F.lit(True))
+    not_over = F.coalesce(F.unix_micros(c.AVAILABLE_UNTIL) > now, F.lit(True))
     return rows.select(
-        MOMENT_US,
+        AT,
         c.ITEM_ID,
-        F.when(stated <= F.col(MOMENT_US), stated).alias("stated_us"),
+        F.when(stated <= now, stated).alias("stated_us"),
         (begun & not_over).alias("item_available"),
     )
 

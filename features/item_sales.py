@@ -78,12 +78,13 @@ def buyers(log: DataFrame, times: Moments) -> DataFrame:
 
     The mean of all gaps between consecutive sales to a user is (last - first) over (n - 1), summed over users.
     """
-    pairs = log.groupBy(c.USER_ID, c.ITEM_ID, SEEN_FROM).agg(
-        F.count("*").alias("n"), F.min(US).alias("first"), F.max(US).alias("last")
-    )
-    at = times.spread(pairs).groupBy(*_KEY, c.USER_ID).agg(
-        F.sum("n").alias("n"), F.min("first").alias("first"), F.max("last").alias("last")
-    )  # fmt: skip
+    by_moment = []
+    for k in range(len(times.us)):
+        us = F.when(F.col(SEEN_FROM) <= k, F.col(US))
+        state = F.struct(F.lit(k).alias(AT), F.count(us).alias("n"), F.min(us).alias("first"), F.max(us).alias("last"))
+        by_moment.append(state)
+    pairs = log.groupBy(c.USER_ID, c.ITEM_ID).agg(F.array(*by_moment).alias("states"))
+    at = pairs.select(c.ITEM_ID, F.explode("states").alias("s")).where(F.col("s.n") > 0).select(c.ITEM_ID, "s.*")
     recent = F.col("last") >= times.us_of(AT) - c.WINDOWS["28d"] * SECOND_US
     gaps, span = F.sum(F.col("n") - 1), F.sum(F.col("last") - F.col("first"))
     return at.groupBy(*_KEY).agg(

@@ -19,17 +19,14 @@ def item_temporal(events: DataFrame, items: DataFrame, moments: list[datetime]) 
     """One row a (moment, item that has a visible event or a stated release at or before the moment)."""
     times = Moments.of(moments)
     log = times.log(events)
-    key = [MOMENT_US, c.ITEM_ID]
-
-    def keyed(part: DataFrame) -> DataFrame:
-        return part.withColumn(MOMENT_US, times.us_of(AT)).drop(AT)
-
+    key = [AT, c.ITEM_ID]
     rows = (
         known_items(items, times)
-        .join(keyed(totals(log, times)), on=key, how="full_outer")
+        .join(totals(log, times), on=key, how="full_outer")
         .where(F.col("first_us").isNotNull() | F.col("stated_us").isNotNull())
-        .join(keyed(series(log, times)), on=key, how="left")
-        .join(keyed(buyers(log, times)), on=key, how="left")
+        .join(series(log, times), on=key, how="left")
+        .join(buyers(log, times), on=key, how="left")
+        .withColumn(MOMENT_US, times.us_of(AT))
         .withColumn(c.AS_OF_TS, F.timestamp_micros(MOMENT_US))
         .withColumn("item_available", F.coalesce("item_available", F.lit(True)))
     )

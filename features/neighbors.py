@@ -67,53 +67,45 @@ def _weights(log: DataFrame, times: Moments, settings: Settings, half_life: int)
 
 def _pairs(log: DataFrame, times: Moments, settings: Settings, half_life: int) -> DataFrame:
     """(at, x, y, met), hashes, both ways: summed weights of meetings; nearer ones weigh more."""
-    before = (
-        Window.partitionBy(c.USER_ID)
-        .orderBy(*[F.asc_nulls_last(name) for name in (_KNOWN_US, US, c.EVENT_ID)])
-        .rowsBetween(-settings.features.neighbor_reach, -1)
-    )
-    reference = times.us_of(SEEN_FROM)
+    order = Window.partitionBy(c.USER_ID).orderBy(*[F.asc_nulls_last(name) for name in (_KNOWN_US, US, c.EVENT_ID)])
+    earlier = F.array(*[F.lag(_HASH, step).over(order) for step in range(1, settings.features.neighbor_reach + 1)])
     met = (
-        log.withColumn("earlier", F.reverse(F.collect_list(_HASH).over(before)))
-        .select(
-            _HASH,
-            SEEN_FROM,
-            decay(US, reference, half_life).alias("w"),
-            F.posexplode("earlier").alias("steps", "other"),
-        )
+        log.withColumn("earlier", earlier)
+        .select(_HASH, SEEN_FROM, US, F.posexplode("earlier").alias("steps", "other"))
         .where(F.col("other") != F.col(_HASH))
         .select(
             F.least(_HASH, "other").alias("a"),
             F.greatest(_HASH, "other").alias("b"),
             SEEN_FROM,
-            (F.col("w") / F.sqrt(F.col("steps") + 1.0)).alias("w"),
+            US,
+            (F.lit(1.0) / F.sqrt(F.col("steps") + 1.0)).alias("near"),
         )
     )
-    # One shuffle serves both sums: what is one pair lies in one partition.
-    increments = (
-        met.repartition("a", "b").groupBy("a", "b", SEEN_FROM).agg(F.count("*").alias("n"), exact_sum("w").alias("w"))
-    )
-    grown = F.sort_array(F.collect_list(F.struct(SEEN_FROM, "n", "w"))).alias("grown")
     together = settings.features.neighbor_min_together
-    often = increments.groupBy("a", "b").agg(grown, F.sum("n").alias("n")).where(F.col("n") >= together)
-    states = F.explode(F.array(*[_state(index, times, half_life) for index in range(len(times.us))])).alias("state")
-    sides = F.explode(
+    states = [
+        state
+        for index, us in enumerate(times.us)
+        for state in _states(index, F.col("near") * decay(US, F.lit(us), half_life))
+    ]
+    often = met.groupBy("a", "b").agg(*states).where(F.col(f"n_{times.last}") >= together)
+    each = F.explode(
         F.array(
-            F.struct(F.col("a").alias("x"), F.col("b").alias("y")),
-            F.struct(F.col("b").alias("x"), F.col("a").alias("y")),
+            *[
+                F.struct(F.lit(k).alias(AT), F.col(f"n_{k}").alias("n"), F.col(f"met_{k}").alias("met"))
+                for k in range(len(times.us))
+            ]
         )
+    ).alias("state")
+    at_each = often.select("a", "b", each).where((F.col("state.n") >= together) & (F.col("state.met") > 0))
+    there, back = (
+        F.struct(F.col("a").alias("x"), F.col("b").alias("y")),
+        F.struct(F.col("b").alias("x"), F.col("a").alias("y")),
     )
-    at_each = often.select("a", "b", states).where((F.col("state.n") >= together) & (F.col("state.met") > 0))
-    both = at_each.select("state", sides.alias("side"))
-    return both.select(F.col("state.at").alias(AT), F.col("side.x").alias("x"), F.col("side.y").alias("y"), "state.met")
+    both = at_each.select("state", F.explode(F.array(there, back)).alias("side"))
+    return both.select(f"state.{AT}", "side.x", "side.y", "state.met")
 
 
-def _state(index: int, times: Moments, half_life: int) -> Column:
-    """(at, n, met) of a pair at one moment, from its increments in their order."""
-    mine = F.filter("grown", lambda g: g[SEEN_FROM] <= index)
-    n = F.aggregate(mine, F.lit(0).cast("bigint"), lambda total, g: total + g["n"])
-
-    def carried(total: Column, g: Column) -> Column:
-        return total + g["w"] * decay(times.us_of(g[SEEN_FROM]), F.lit(times.us[index]), half_life)
-
-    return F.struct(F.lit(index).alias("at"), n.alias("n"), F.aggregate(mine, F.lit(0.0), carried).alias("met"))
+def _states(index: int, weight: Column) -> tuple[Column, Column]:
+    """How often a pair has met by the moment, and the summed weights."""
+    seen = F.col(SEEN_FROM) <= index
+    return F.count_if(seen).alias(f"n_{index}"), exact_sum(F.when(seen, weight)).alias(f"met_{index}")
