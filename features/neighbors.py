@@ -33,8 +33,9 @@ def item_neighbors(events: DataFrame, moments: list[datetime], settings: Setting
     log = times.log(events.withColumns({_KNOWN_US: known, _HASH: F.xxhash64(c.ITEM_ID)}))
     half_life = settings.features.neighbor_half_life // timedelta(seconds=1)
     items = _weights(log, times, settings, half_life)
-    frequent = log.join(F.broadcast(items.select(_HASH).distinct()), on=_HASH, how="left_semi")
-    pairs = _pairs(frequent, times, settings, half_life)
+    # Frequent at any moment, which only spares work: the joins below ask for the moment itself.
+    frequent = F.broadcast(items.select(_HASH).distinct())
+    pairs = _pairs(log, frequent, times, settings, half_life)
     mine = items.select(AT, F.col(_HASH).alias("x"), c.ITEM_ID, "weight")
     theirs = items.select(
         AT, F.col(_HASH).alias("y"), F.col(c.ITEM_ID).alias(c.NEIGHBOR_ID), F.col("weight").alias("their_weight")
@@ -65,7 +66,7 @@ def _weights(log: DataFrame, times: Moments, settings: Settings, half_life: int)
     return summed.where(F.col("n") >= settings.features.neighbor_min_events).select(*key, "weight")
 
 
-def _pairs(log: DataFrame, times: Moments, settings: Settings, half_life: int) -> DataFrame:
+def _pairs(log: DataFrame, frequent: DataFrame, times: Moments, settings: Settings, half_life: int) -> DataFrame:
     """(at, x, y, met), hashes, both ways: summed weights of meetings; nearer ones weigh more."""
     order = Window.partitionBy(c.USER_ID).orderBy(*[F.asc_nulls_last(name) for name in (_KNOWN_US, US, c.EVENT_ID)])
     earlier = F.array(*[F.lag(_HASH, step).over(order) for step in range(1, settings.features.neighbor_reach + 1)])
@@ -73,6 +74,8 @@ def _pairs(log: DataFrame, times: Moments, settings: Settings, half_life: int) -
         log.withColumn("earlier", earlier)
         .select(_HASH, SEEN_FROM, US, F.posexplode("earlier").alias("steps", "other"))
         .where(F.col("other") != F.col(_HASH))
+        .join(frequent, on=_HASH, how="left_semi")
+        .join(frequent.withColumnRenamed(_HASH, "other"), on="other", how="left_semi")
         .select(
             F.least(_HASH, "other").alias("a"),
             F.greatest(_HASH, "other").alias("b"),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import shutil
 import tempfile
-import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -87,10 +86,10 @@ def prepared(context: Context, model: UsableModel) -> Iterator[str]:
         repeat_consumption=context.settings.repeat_consumption,
         top_k=context.settings.top_k,
     )
-    name = f"kairos-catalogue-{uuid.uuid4().hex}"
-    with tempfile.TemporaryDirectory(prefix="kairos-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="kairos-catalogue-") as scratch:
+        name = f"{Path(scratch).name}-state"
         folder = predict.prepare(model.folder, spec, Path(scratch) / name)
         # An archive, because Spark ships no local folder to a cluster; each executor unpacks it once.
-        archive = shutil.make_archive(str(Path(scratch) / f"{name}-packed"), "zip", folder)
+        archive = shutil.make_archive(str(Path(scratch) / f"{name}.packed"), "zip", folder)
         context.spark.sparkContext.addArchive(f"{archive}#{name}")
         yield name

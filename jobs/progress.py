@@ -12,7 +12,8 @@ from rich.console import Console
 
 from jobs.errors import JobError
 
-console = Console(highlight=False, soft_wrap=True)
+#: Lines in a log file need no wrapping to the width of a terminal that is not there.
+console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 140)
 
 
 def start(job: str, mode: str | None, as_of: datetime) -> None:
