@@ -44,7 +44,7 @@ def evaluate(context: Context) -> None:
         _need(context, events, lists)
         with step(context.spark, "judge"):
             truth = judged_truth(events, context.as_of, settings).persist()
-            every = _lists(context, lists, truth)
+            every = _lists(context, lists, truth).repartition(2, c.USER_ID).persist()
             rows = _measure(every, truth, visible(events, context.as_of))
         version = lists.select(c.MODEL_VERSION).first()[0]  # type: ignore[index]
         run.model_version = version
@@ -58,12 +58,13 @@ def evaluate(context: Context) -> None:
         warehouse.append(
             EVALUATIONS, context.spark.createDataFrame(out, EVALUATIONS.ddl().replace(" NOT NULL", "")).coalesce(1)
         )
+        every.unpersist()
         truth.unpersist()
     _show(context, found)
 
 
 def _lists(context: Context, lists: DataFrame, truth: DataFrame) -> DataFrame:
-    """(recommender, user_id, items best first) of the model and of every baseline, for the judged users."""
+    """(recommender, user_id, truth, items best first) of the model and of every baseline, for the judged users."""
     own = (
         lists.where(F.col(c.RANK) <= DEPTH)
         .join(truth.select(c.USER_ID), on=c.USER_ID, how="left_semi")
@@ -81,14 +82,14 @@ def _lists(context: Context, lists: DataFrame, truth: DataFrame) -> DataFrame:
         for half_life in settings.evaluation.personal_half_lives:
             made[f"personal frequency {half_life}"] = personal_lists(repeats, temporal, truth, half_life, tie, DEPTH)
     named = [frame.select(F.lit(name).alias("recommender"), c.USER_ID, "items") for name, frame in made.items()]
-    return reduce(DataFrame.unionByName, named)
+    # Every judged user has a row for every recommender: one without a list is judged as an empty list.
+    judged = truth.select(c.USER_ID, "truth", F.explode(F.array(*[F.lit(name) for name in made])).alias("recommender"))
+    return judged.join(reduce(DataFrame.unionByName, named), on=["recommender", c.USER_ID], how="left")
 
 
 def _measure(every: DataFrame, truth: DataFrame, past: DataFrame) -> DataFrame:
     """(recommender, metric, metric_value, users): means over the judged users; one without a list counts as 0."""
-    names = every.select("recommender").distinct()
-    rows = truth.crossJoin(names).join(every, on=["recommender", c.USER_ID], how="left")
-    each = rows.select("recommender", "items", "truth").mapInArrow(
+    each = every.select("recommender", "items", "truth").mapInArrow(
         _each_user, "recommender STRING, metric STRING, v DOUBLE"
     )
     means = each.groupBy("recommender", "metric").agg(F.avg("v").alias("metric_value"), F.count("*").alias("users"))
