@@ -33,8 +33,6 @@ NEW_DAY = "new_day"
 GAP_US = "gap_us"
 #: Whether the user had this item in this session before.
 AGAIN = "again_in_session"
-#: Whether this user's events with this item lie in several increments.
-SEVERAL = "several_increments"
 #: One character a moment: "1" where this user's rows are asked for.
 WANTED = "wanted"
 
@@ -42,7 +40,7 @@ WANTED = "wanted"
 INCREMENT = (*TIMELINE, WANTED, SEEN_FROM, SEEN_TO)
 COLUMNS = (
     *INCREMENT, POSITION, LEFT, US, c.ITEM_ID, c.EVENT_TYPE, c.VALUE, SESSION, STARTS, SESSION_US, STEP_US, LAST_SESSION,
-    NEW_DAY, GAP_US, AGAIN, SEVERAL,
+    NEW_DAY, GAP_US, AGAIN,
 )  # fmt: skip
 
 
@@ -66,13 +64,9 @@ def history(events: DataFrame, times: Moments, settings: Settings, users: DataFr
         Window.unboundedPreceding, Window.unboundedFollowing
     )
     same = Window.partitionBy(*TIMELINE, c.ITEM_ID)
-    all_same = same.rowsBetween(Window.unboundedPreceding, Window.unboundedFollowing)
     day_us = F.lit(DAY_US)
     return (
-        log.withColumns({
-            "last_same": F.lag(US).over(same.orderBy(SEEN_FROM, US, c.EVENT_ID)),
-            SEVERAL: F.min(SEEN_FROM).over(all_same) < F.max(SEEN_FROM).over(all_same),
-        })
+        log.withColumn("last_same", F.lag(US).over(same.orderBy(SEEN_FROM, US, c.EVENT_ID)))
         .withColumns({
             "last_us": F.lag(US).over(mine), "last_id": F.lag(c.SESSION_ID).over(mine), POSITION: F.row_number().over(mine),
         })

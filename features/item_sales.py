@@ -15,25 +15,18 @@ _HOURS_KEPT = 24 * c.DAY_BUCKETS
 
 
 def totals(log: DataFrame, times: Moments) -> DataFrame:
-    """One row a (moment, item): sums over all visible history, by increments and running sums over increments.
+    """One row a (moment, item): sums over all visible history. ``log`` is ``Moments.log(events)``.
 
-    ``log`` is ``Moments.log(events)``.
+    Each event is weighed at each moment itself: a sum carried from one moment to the next would differ in its last bits from
+    the sum that a night alone makes, and a night that is run again must give the same bytes.
     """
-    reference = times.us_of(SEEN_FROM)
-    increments = log.groupBy(c.ITEM_ID, SEEN_FROM).agg(
-        F.count("*").alias("n"),
+    now = times.us_of(AT)
+    return times.spread(log.select(c.ITEM_ID, US, SEEN_FROM)).groupBy(*_KEY).agg(
+        F.count("*").alias("item_sales_all"),
         F.min(US).alias("first_us"),
         F.max(US).alias("last_us"),
         *cycle_sums(),
-        *[exact_sum(decay(US, reference, s)).alias(c.item_decayed(h)) for h, s in c.ITEM_HALF_LIVES.items()],
-    )
-    carried = {h: decay(reference, times.us_of(AT), s) for h, s in c.ITEM_HALF_LIVES.items()}
-    return times.spread(increments).groupBy(*_KEY).agg(
-        F.sum("n").alias("item_sales_all"),
-        F.min("first_us").alias("first_us"),
-        F.max("last_us").alias("last_us"),
-        *[exact_sum(name).alias(name) for name in ("day_cos", "day_sin", "week_cos", "week_sin")],
-        *[exact_sum(F.col(c.item_decayed(h)) * weight).alias(c.item_decayed(h)) for h, weight in carried.items()],
+        *[exact_sum(decay(US, now, s)).alias(c.item_decayed(h)) for h, s in c.ITEM_HALF_LIVES.items()],
     )  # fmt: skip
 
 

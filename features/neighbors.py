@@ -57,12 +57,10 @@ def item_neighbors(events: DataFrame, moments: list[datetime], settings: Setting
 
 def _weights(log: DataFrame, times: Moments, settings: Settings, half_life: int) -> DataFrame:
     """(at, item_hash, item_id, weight): decayed events of the items that have enough of them at the moment."""
-    key, reference = (AT, _HASH, c.ITEM_ID), times.us_of(SEEN_FROM)
-    increments = log.groupBy(*key[1:], SEEN_FROM).agg(
-        F.count("*").alias("n"), exact_sum(decay(US, reference, half_life)).alias("weight")
-    )
-    carried = F.col("weight") * decay(reference, times.us_of(AT), half_life)
-    summed = times.spread(increments).groupBy(*key).agg(F.sum("n").alias("n"), exact_sum(carried).alias("weight"))
+    key = (AT, _HASH, c.ITEM_ID)
+    weight = exact_sum(decay(US, times.us_of(AT), half_life)).alias("weight")
+    seen = times.spread(log.select(_HASH, c.ITEM_ID, US, SEEN_FROM))
+    summed = seen.groupBy(*key).agg(F.count("*").alias("n"), weight)
     return summed.where(F.col("n") >= settings.features.neighbor_min_events).select(*key, "weight")
 
 

@@ -135,10 +135,8 @@ def _depth(named: DataFrame, times: Moments) -> DataFrame:
 
 def _interests(named: DataFrame, times: Moments, most: int) -> DataFrame:
     """Long-term interest (categories, decayed) and short-term interest (categories of the last session)."""
-    weight = exact_sum(decay(US, times.us_of(SEEN_FROM), _LONG_HALF_LIFE_S)).alias("weight")
-    gained = at_moments(named.groupBy(*INCREMENT, c.CATEGORY).agg(weight), times)
-    carried = F.col("weight") * decay(times.us_of(SEEN_FROM), times.us_of(AT), _LONG_HALF_LIFE_S)
-    long = gained.groupBy(AT, c.USER_ID, c.CATEGORY).agg(exact_sum(carried).alias("weight"))
+    weight = exact_sum(decay(US, times.us_of(AT), _LONG_HALF_LIFE_S)).alias("weight")
+    long = at_moments(named, times).groupBy(AT, c.USER_ID, c.CATEGORY).agg(weight)
     # The last session at a moment is the last of the last increment there; an earlier increment may hold its beginning.
     ends = named.where(LAST_SESSION).groupBy(*INCREMENT, SESSION, c.CATEGORY).agg(F.count(F.lit(1)).alias("weight"))
     newest = F.max(SESSION).over(

@@ -16,6 +16,7 @@ _VERBS = {"view": "viewed", "click": "clicked", "play": "played", "cart": "put i
           "rate": "rated", "share": "shared", "other": "chosen"}  # fmt: skip
 _NEW_DAYS = 2.0
 _REGULAR_DAYS = 0.5
+_LAPSED = 3
 _RISING, _RISING_SALES = 1.5, 5
 _STRONG = 0.5
 """Standard deviations above the slate's mean at which a signal is a reason."""
@@ -71,7 +72,8 @@ def _again(mine: Repeats, at: int, as_of_us: int, verb: str) -> str:
         return f"{verb} once, {_ago(since)} ago"
     said = f"{verb} {times} times, last {_ago(since)} ago"
     if np.isfinite(gap) and gap >= _REGULAR_DAYS and since / DAY_US >= 0.8 * gap:
-        said += f", due again (every {_ago(gap * DAY_US)})"
+        due = since / DAY_US <= _LAPSED * gap
+        said += f", due again (every {_ago(gap * DAY_US)})" if due else f", used to be every {_ago(gap * DAY_US)}"
     return said
 
 

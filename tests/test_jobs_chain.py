@@ -13,6 +13,7 @@ import shop
 from deltalake import DeltaTable
 
 from features.contracts import RECOMMENDATIONS, RECOMMENDATIONS_LATEST, RUNS, TABLES
+from jobs import show
 from jobs.build_features import build
 from jobs.evaluate import evaluate
 from jobs.hourly import hourly
@@ -100,6 +101,15 @@ def test_a_reader_without_spark_sees_the_lists_by_value(hour):
     expected = [[r.user_id, r.rank, r.item_id, r.score, r.reason] for r in spark_rows]
     assert json.loads(out.stdout) == expected
     assert DeltaTable(path).protocol().min_reader_version == 1
+
+
+def test_whoever_is_not_known_is_shown_the_list_for_everyone_else(hour):
+    tables = show.connect(hour.settings.warehouse)
+    stranger = tables.execute(show.LIST_OF_USER, {"user": "nobody"}).fetchall()
+    everyone = tables.execute(show.LIST_OF_USER, {"user": "*"}).fetchall()
+    known = tables.execute(show.LIST_OF_USER, {"user": "u1"}).fetchall()
+    assert len(stranger) == 10
+    assert stranger == everyone != known
 
 
 def test_every_run_left_its_lineage(hour):

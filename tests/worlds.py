@@ -67,10 +67,12 @@ def shop(
             else f"t{user}-{day // 2}"
         )
         events.append(Event(f"e{number:04d}", f"u{user}", f"i{item}", kind, when, when + late, value, session))
+    first = {e.item_id: e.event_ts for e in sorted(events, key=lambda e: e.event_ts, reverse=True)}
     catalogue = [
         Item(
             f"i{k}",
-            START + timedelta(days=5 * k - 10) if k % 3 else None,
+            # As ingest fills a release that the catalogue lacks: with the first event of the whole log, flagged.
+            START + timedelta(days=5 * k - 10) if k % 3 else first.get(f"i{k}", START),
             bool(k % 3),
             START + timedelta(days=30) if k == 4 else None,
             START + timedelta(days=35) if k == 5 else None,
