@@ -32,7 +32,7 @@ from features.sequences import user_sequences
 from features.windows import Moments, visible
 from jobs import cli
 from jobs.cli import Context
-from jobs.errors import DataQualityError
+from jobs.errors import DataQualityError, UsageError
 from jobs.progress import console, step
 from jobs.run_log import Run, recorded
 
@@ -62,7 +62,7 @@ def build(context: Context, backfill: bool) -> None:
         if backfill:
             first = visible(events, context.as_of).agg(F.min(F.unix_micros(c.EVENT_TS))).first()
             past = moments_of(first[0], context.as_of, settings)  # type: ignore[index]
-            done = set.intersection(*(warehouse.moments(table) for table in TABLES))
+            done = warehouse.moments(*TABLES)
             moments = sorted({m for m in past if m not in done} | {context.as_of})
         # No later event is read at all: the time law holds even for a transform that forgets it.
         events = visible(events, context.as_of)
@@ -117,6 +117,10 @@ def _need_history(context: Context, events: DataFrame) -> None:
 def _changed_users(context: Context, events: DataFrame) -> DataFrame:
     """Users with an event that became visible after the newest full night."""
     nights = [m for m in context.warehouse.moments(ITEM_NEIGHBORS) if m <= context.as_of]
+    if context.as_of in nights:
+        raise UsageError(
+            f"a full night was built at {context.as_of:%Y-%m-%dT%H:%M:%SZ}; an hour there would replace it: use another --as-of"
+        )
     if not nights:
         raise DataQualityError("no nightly features at or before --as-of to refresh; run jobs/nightly.py first")
     before = (F.col(c.EVENT_TS) < F.lit(max(nights))) & (F.col(c.AVAILABLE_TS) <= F.lit(max(nights)))

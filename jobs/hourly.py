@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from features.contracts import ITEM_NEIGHBORS
 from jobs import cli
 from jobs.build_features import build
 from jobs.cli import Context
 from jobs.ingest import ingest
+from jobs.progress import console
 from jobs.score import score
 
 
 def hourly(context: Context) -> None:
     """Run the chain at ``--as-of`` for users who changed. Needs a night before it."""
+    if context.as_of in context.warehouse.moments(ITEM_NEIGHBORS):
+        console.print(f"the night of {context.as_of:%Y-%m-%d %H:%M} UTC speaks for this hour already; nothing to do")
+        return
     hour = replace(context, mode="hourly")
     ingest(hour)
     build(hour, backfill=False)

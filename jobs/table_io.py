@@ -8,6 +8,7 @@ import json
 import tempfile
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -96,13 +97,14 @@ class Warehouse:
         """The rows of one as_of."""
         return self.read(table).where(F.col(c.AS_OF_TS) == F.lit(as_of))
 
-    def moments(self, table: Table) -> set[datetime]:
-        """Every as_of the table has a partition for."""
-        if not self.exists(table):
+    def moments(self, *tables: Table) -> set[datetime]:
+        """Every as_of for which all of the tables have a partition."""
+        if not all(self.exists(table) for table in tables):
             return set()
         # Epoch microseconds, because collected timestamps would take on the driver's local time zone.
-        rows = self.read(table).select(F.unix_micros(c.AS_OF_TS).alias("us")).distinct().collect()
-        return {from_micros(row["us"]) for row in rows}
+        each = [self.read(t).select(F.lit(t.name).alias("name"), F.unix_micros(c.AS_OF_TS).alias("us")) for t in tables]
+        rows = reduce(DataFrame.unionByName, each).distinct().groupBy("us").count()
+        return {from_micros(row["us"]) for row in rows.where(F.col("count") == len(tables)).collect()}
 
     def _where(self, table: Table) -> str:
         return self._name(table) if self.settings.catalog else self.path(table)

@@ -79,7 +79,7 @@ def _train(context: Context, anchors: list[datetime], folder: Path) -> tuple[Mod
 def _anchors(context: Context) -> list[datetime]:
     """The past moments that all feature tables have, newest first, as many as the settings ask."""
     wanted = anchors_before(context.as_of, context.settings)
-    have = set.intersection(*(context.warehouse.moments(table) for table in _PARTITIONED))
+    have = context.warehouse.moments(*_PARTITIONED)
     found = sorted(a for a in wanted if a in have)
     if not found:
         raise DataQualityError(

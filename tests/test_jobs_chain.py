@@ -15,6 +15,7 @@ from deltalake import DeltaTable
 from features.contracts import RECOMMENDATIONS, RECOMMENDATIONS_LATEST, RUNS, TABLES
 from jobs import show
 from jobs.build_features import build
+from jobs.errors import UsageError
 from jobs.evaluate import evaluate
 from jobs.hourly import hourly
 from jobs.nightly import nightly
@@ -87,6 +88,14 @@ def test_a_night_run_again_does_not_take_newer_hourly_lists_away(hour):
     score(replace(hour, as_of=shop.NIGHT, mode="nightly"))
     latest = hour.warehouse.read(RECOMMENDATIONS_LATEST).toPandas()
     assert "hourly" in set(latest["mode"])
+
+
+def test_an_hour_at_the_moment_of_a_night_leaves_the_night_alone(hour):
+    before = rows(hour, TABLES["user_sequences"])
+    hourly(replace(hour, as_of=shop.NIGHT))
+    with pytest.raises(UsageError, match="a full night was built"):
+        build(replace(hour, as_of=shop.NIGHT), backfill=False)
+    assert rows(hour, TABLES["user_sequences"]) == before
 
 
 def test_a_reader_without_spark_sees_the_lists_by_value(hour):

@@ -1,0 +1,153 @@
+"""Seeded leaks: each is a small mutation of the project that bends the time law, and the tests that must turn red.
+
+``python tests/leaks.py`` applies one after the other to a copy of the project and prints the table; ``make soak`` demands that
+every one is caught.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+_COPIED = ("conf", "features", "jobs", "model", "tests", "pyproject.toml", "README.md", "Makefile")
+
+
+@dataclass(frozen=True)
+class Leak:
+    """Replace ``old`` by ``new`` in ``file``; some test of ``tests`` must fail."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: str = "tests/test_features.py"
+
+
+LEAKS = (
+    Leak(
+        "<= for < at as_of",
+        "features/windows.py",
+        "SEEN_FROM: self._first(lambda at: (happened < at) & (arrived <= at)),",
+        "SEEN_FROM: self._first(lambda at: (happened <= at) & (arrived <= at)),",
+    ),
+    Leak(
+        "<= for < in what a run reads",
+        "features/windows.py",
+        "events.where((F.col(c.EVENT_TS) < newest)",
+        "events.where((F.col(c.EVENT_TS) <= newest)",
+    ),
+    Leak(
+        "available_ts ignored",
+        "features/windows.py",
+        "SEEN_FROM: self._first(lambda at: (happened < at) & (arrived <= at)),",
+        "SEEN_FROM: self._first(lambda at: happened < at),",
+    ),
+    Leak(
+        "an hour bucket that ends after as_of",
+        "features/item_sales.py",
+        "hour = F.floor((F.lit(newest) - F.col(US) - 1) / HOUR_US)",
+        "hour = F.floor((F.lit(newest) - F.col(US)) / HOUR_US)",
+    ),
+    Leak(
+        "popularity over the whole period",
+        "features/windows.py",
+        "F.explode(F.sequence(SEEN_FROM, F.lit(self.last)))",
+        "F.explode(F.sequence(F.lit(0), F.lit(self.last)))",
+    ),
+    Leak(
+        "the release that ingest filled with hindsight",
+        "features/item_age.py",
+        "F.when(F.col(c.RELEASE_KNOWN), F.unix_micros(c.RELEASE_TS))",
+        "F.unix_micros(c.RELEASE_TS)",
+    ),
+    Leak(
+        "a late event changes the sessions of an earlier moment",
+        "features/history.py",
+        'versions = F.when(F.col("late"), own)',
+        "versions = F.when(F.lit(False), own)",
+    ),
+    Leak(
+        "neighbours in the order of happening, not of knowing",
+        "features/neighbors.py",
+        "for name in (_KNOWN_US, US, c.EVENT_ID)",
+        "for name in (US, c.EVENT_ID)",
+    ),
+    Leak(
+        "neighbours frequent at any moment",
+        "features/neighbors.py",
+        'F.count_if(seen).alias(f"n_{index}")',
+        'F.count("*").alias(f"n_{index}")',
+    ),
+    Leak(
+        "deduplication keeps the last delivery",
+        "features/events.py",
+        "order = [F.col(name).asc_nulls_first() for name in (c.AVAILABLE_TS, *rest)]",
+        "order = [F.col(name).desc_nulls_first() for name in (c.AVAILABLE_TS, *rest)]",
+        "tests/test_features_events.py",
+    ),
+    Leak(
+        "the truth begins before as_of",
+        "features/truth.py",
+        "(F.col(c.EVENT_TS) >= F.lit(as_of))",
+        "(F.col(c.EVENT_TS) >= F.lit(as_of - settings.horizon))",
+        "tests/test_features_truth.py",
+    ),
+    Leak(
+        "a label window that ends after as_of",
+        "model/spec.py",
+        "if self.anchors_us[-1] + self.horizon_us > self.as_of_us:",
+        "if self.anchors_us[-1] > self.as_of_us:",
+        "tests/test_model_data.py",
+    ),
+    Leak(
+        "a model that was trained later",
+        "model/registry.py",
+        "<= as_of_us",
+        "<= 2 * as_of_us + 10**18",
+        "tests/test_model_registry.py",
+    ),
+)
+
+
+def caught(leak: Leak) -> tuple[bool, str]:
+    """Whether a test fails on a copy of the project with the leak, and pytest's last line.
+
+    Raises ValueError when the leak does not apply any more: the code it bends has changed.
+    """
+    with tempfile.TemporaryDirectory(prefix="kairos-leak-") as scratch:
+        copy = Path(scratch)
+        for name in _COPIED:
+            source = ROOT / name
+            shutil.copytree(source, copy / name) if source.is_dir() else shutil.copy(source, copy / name)
+        target = copy / leak.file
+        text = target.read_text(encoding="utf-8")
+        if leak.old not in text:
+            raise ValueError(f"leak {leak.name!r}: {leak.file} does not contain {leak.old!r}")
+        target.write_text(text.replace(leak.old, leak.new), encoding="utf-8")
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "-x", "--no-header", leak.tests],
+            cwd=copy, env=os.environ | {"PYTHONPATH": str(copy)}, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    last = done.stdout.strip().splitlines()[-1] if done.stdout.strip() else done.stderr[-200:]
+    return done.returncode == 1 and "failed" in last, last
+
+
+def main() -> int:
+    """Print one line a leak. Returns 1 when one got through."""
+    through = 0
+    for number, leak in enumerate(LEAKS, start=1):
+        found, last = caught(leak)
+        through += not found
+        print(f"{number:2d} {'caught ' if found else 'THROUGH'} {leak.name:55s} {leak.tests:35s} {last}", flush=True)
+    print(f"{len(LEAKS) - through} of {len(LEAKS)} leaks caught")
+    return int(through > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
