@@ -66,8 +66,7 @@ def history(events: DataFrame, times: Moments, settings: Settings, users: DataFr
     same = Window.partitionBy(*TIMELINE, c.ITEM_ID)
     day_us = F.lit(DAY_US)
     return (
-        log.withColumn("last_same", F.lag(US).over(same.orderBy(SEEN_FROM, US, c.EVENT_ID)))
-        .withColumns({
+        log.withColumns({
             "last_us": F.lag(US).over(mine), "last_id": F.lag(c.SESSION_ID).over(mine), POSITION: F.row_number().over(mine),
         })
         .withColumn(STARTS, _begins(settings.features.session_gap // timedelta(microseconds=1)))
@@ -76,6 +75,8 @@ def history(events: DataFrame, times: Moments, settings: Settings, users: DataFr
             SESSION_US: F.max(F.when(F.col(STARTS), F.col(US))).over(so_far),
         })
         .withColumns({"_end": F.max(POSITION).over(increment), "_last": F.max(SESSION).over(increment)})
+        # Last, so that what is persisted lies in the order of (user, item), and their sums need no sort.
+        .withColumn("last_same", F.lag(US).over(same.orderBy(SEEN_FROM, US, c.EVENT_ID)))
         .withColumns({
             LEFT: F.col("_end") - F.col(POSITION),
             LAST_SESSION: F.col("_last") == F.col(SESSION),
@@ -127,5 +128,10 @@ def at_moments(rows: DataFrame, times: Moments, wanted: bool = True) -> DataFram
     spread = rows.withColumn(AT, F.explode(F.array(*[F.lit(k) for k in range(len(times.us))])))
     holds = (F.col(AT) >= F.col(SEEN_FROM)) & (F.col(AT) <= F.col(SEEN_TO))
     if wanted:
-        holds = holds & (F.substring(WANTED, F.col(AT) + 1, F.lit(1)) == "1")
+        holds = holds & wanted_at(F.col(AT))
     return spread.where(holds)
+
+
+def wanted_at(index: Column) -> Column:
+    """Whether the user's rows are asked for at the moment with this index."""
+    return F.substring(WANTED, index + 1, F.lit(1)) == "1"

@@ -47,7 +47,8 @@ def _ingest_events(context: Context, run: Run, new: dict[str, int]) -> None:
     spark, settings, warehouse = context.spark, context.settings, context.warehouse
     raw = sources.read(spark, settings.source.events, new)
     with step(spark, f"validate events of {settings.source.events.name}"):
-        checked = rules.validate_events(raw, settings.source.events, settings.ingest).persist()
+        # Not persisted: to judge rows anew costs less than to keep them all, and counting needs few of their columns.
+        checked = rules.validate_events(raw, settings.source.events, settings.ingest)
         row = checked.agg(F.count("*").alias("n"), F.count_if(F.size(c.REASONS) > 0).alias("bad")).first()
         read, bad = int(row["n"]), int(row["bad"])  # type: ignore[index]
     _check_share(context, read, bad, checked)
@@ -59,7 +60,6 @@ def _ingest_events(context: Context, run: Run, new: dict[str, int]) -> None:
         written = warehouse.append(EVENTS, fresh.sortWithinPartitions(c.EVENT_TS, c.EVENT_ID))
     with step(spark, "write rejected events"):
         lost = warehouse.append(EVENTS_REJECTED, _rejected(rejected, run)) if bad else 0
-    checked.unpersist()
     duplicate = read - bad - written
     run.counts |= {
         "events_read": read,

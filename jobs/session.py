@@ -32,6 +32,8 @@ _RUNTIME: dict[str, Any] = {
     "spark.databricks.delta.commit.idempotencyCheck.enabled": "true",
     "spark.sql.execution.arrow.maxRecordsPerBatch": "512",
     "spark.sql.debug.maxToStringFields": "1000",
+    # Two tables that lie by user are joined by (user, item) where they lie.
+    "spark.sql.requireAllClusterKeysForCoPartition": "false",
 }
 # Only matter before the JVM is up, so only where this process starts it.
 _STATIC: dict[str, Any] = {
