@@ -45,6 +45,7 @@ def write_settings(folder: Path) -> Path:
     path = folder / "settings.yaml"
     tree = shop.settings(folder).resolved()
     tree["spark"]["driver_memory"] = "1g"
+    tree["training"]["anchors"] = 1
     path.write_text(yaml.safe_dump(tree))
     return path
 
