@@ -11,7 +11,7 @@ import pytest
 from deltalake import write_deltalake
 
 from model.data import DataError, newest_partition, read_events, read_table, require_partition
-from model.spec import TableRef, TablesSpec
+from model.spec import TRAIN_TABLES, TableRef, TablesSpec, TrainSpec
 from model.windows import collate, make_windows
 
 UTC = pa.timestamp("us", tz="UTC")
@@ -96,3 +96,16 @@ def test_windows_of_a_period_have_targets_in_it_only(tmp_path: Path) -> None:
     batch = collate(read, windows, np.arange(len(windows)), 10**9, torch.Generator().manual_seed(0))
     assert sorted(batch.us[batch.row, batch.place + 1].tolist()) == [1500, 1600, 1700, 1800, 1900]
     assert batch.us.max() == 1900
+
+
+def test_a_label_window_may_close_at_as_of_and_not_a_microsecond_later() -> None:
+    tables = {name: TableRef(path=name) for name in TRAIN_TABLES}
+
+    def spec(anchors: tuple[int, ...], horizon_us: int) -> TrainSpec:
+        return TrainSpec(tables=tables, as_of_us=NOW, anchors_us=anchors, horizon_us=horizon_us, settings={}, output="out")
+
+    assert spec((NOW - 200, NOW - 100), 100).anchors_us[-1] == NOW - 100
+    with pytest.raises(ValueError, match="labels would lie after as_of"):
+        spec((NOW - 200, NOW - 100), 101)
+    with pytest.raises(ValueError, match="must rise strictly"):
+        spec((NOW - 100, NOW - 200), 100)
