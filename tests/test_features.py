@@ -116,7 +116,8 @@ def same(found, wanted, where: str) -> None:
 
 @pytest.fixture(scope="module")
 def world():
-    return worlds.shop()
+    events, items = worlds.shop()
+    return events + worlds.edges(MOMENTS), items
 
 
 @pytest.fixture(scope="module")

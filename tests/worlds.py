@@ -83,6 +83,17 @@ def shop(
     return events, catalogue
 
 
+def edges(moments: list[datetime]) -> list[Event]:
+    """At each moment: one event that happens at it (not visible), one just before it that is known at it (visible), and one
+    just before it that is known just after it (not visible)."""
+    tick = timedelta(microseconds=1)
+    out = []
+    for number, moment in enumerate(moments):
+        for kind, happened, known in (("at", moment, moment), ("in", moment - tick, moment), ("out", moment - tick, moment + tick)):
+            out.append(Event(f"{kind}{number}", "u1", "i2", "purchase", happened, known, 2.0, None))
+    return out
+
+
 def poisoned(events: list[Event], as_of: datetime, seed: int = 1) -> list[Event]:
     """The same log as it was known at as_of, with another future: what was not visible is rewritten, deleted, or joined by more."""
     random = np.random.default_rng(seed)
