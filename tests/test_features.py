@@ -33,7 +33,7 @@ SETTINGS = from_tree(
         "source": {"events": {"path": "-", "columns": {"user_id": "u", "item_id": "i", "event_ts": "t"}}},
         "features": {
             "sequence_length": 12, "repeats_per_user": 5, "categories_per_user": 2, "session_gap": "2h", "neighbors": 4,
-            "neighbor_reach": 3, "neighbor_min_events": 8, "neighbor_min_together": 2,
+            "neighbor_reach": 3, "neighbor_min_events": 8, "neighbor_min_together": 8,
         },
     }
 )  # fmt: skip
