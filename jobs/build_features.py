@@ -15,6 +15,7 @@ from conf import columns as c
 from features.anchors import moments_of, users_at
 from features.contracts import (
     EVENTS,
+    FEATURE_TABLES,
     ITEM_NEIGHBORS,
     ITEM_TEMPORAL,
     ITEMS,
@@ -36,8 +37,6 @@ from jobs.errors import DataQualityError, UsageError
 from jobs.progress import console, step
 from jobs.run_log import Run, recorded
 
-TABLES = (USER_SEQUENCES, USER_PROFILES, USER_ITEM_REPEATS, ITEM_NEIGHBORS, ITEM_TEMPORAL)
-
 
 def build_features(context: Context) -> None:
     """The job on its own builds the past anchors too, so that training can follow."""
@@ -49,11 +48,11 @@ def build(context: Context, backfill: bool) -> None:
     warehouse, settings = context.warehouse, context.settings
     if context.dry_run:
         console.print(
-            f"build_features would write {', '.join(t.name for t in TABLES)} at {context.as_of:%Y-%m-%dT%H:%MZ}"
+            f"build_features would write {', '.join(t.name for t in FEATURE_TABLES)} at {context.as_of:%Y-%m-%dT%H:%MZ}"
         )
         return
     with (
-        warehouse.lease(TABLES),
+        warehouse.lease(FEATURE_TABLES),
         recorded(warehouse, "build_features", context.mode, context.as_of) as run,
     ):
         events, items = warehouse.read(EVENTS), warehouse.read(ITEMS)
@@ -62,7 +61,7 @@ def build(context: Context, backfill: bool) -> None:
         if backfill:
             first = visible(events, context.as_of).agg(F.min(F.unix_micros(c.EVENT_TS))).first()
             past = moments_of(first[0], context.as_of, settings)  # type: ignore[index]
-            done = warehouse.moments(*TABLES)
+            done = warehouse.moments(*FEATURE_TABLES)
             moments = sorted({m for m in past if m not in done} | {context.as_of})
         # No later event is read at all: the time law holds even for a transform that forgets it.
         events = visible(events, context.as_of)

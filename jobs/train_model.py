@@ -11,7 +11,7 @@ from pathlib import Path
 
 from conf.settings import Settings
 from features.anchors import anchors_before
-from features.contracts import ITEM_NEIGHBORS, ITEM_TEMPORAL, TABLES, USER_ITEM_REPEATS, USER_PROFILES, USER_SEQUENCES
+from features.contracts import FEATURE_TABLES, TABLES
 from jobs import cli
 from jobs.cli import Context
 from jobs.errors import DataQualityError, ModelGateError
@@ -24,7 +24,6 @@ from model.registry import ModelVersion
 from model.spec import TRAIN_TABLES, RunRef, TrainSpec, write_spec
 
 _MICROSECOND = timedelta(microseconds=1)
-_PARTITIONED = (USER_SEQUENCES, USER_PROFILES, USER_ITEM_REPEATS, ITEM_NEIGHBORS, ITEM_TEMPORAL)
 
 
 def train_model(context: Context) -> None:
@@ -79,7 +78,7 @@ def _train(context: Context, anchors: list[datetime], folder: Path) -> tuple[Mod
 def _anchors(context: Context) -> list[datetime]:
     """The past moments that all feature tables have, newest first, as many as the settings ask."""
     wanted = anchors_before(context.as_of, context.settings)
-    have = context.warehouse.moments(*_PARTITIONED)
+    have = context.warehouse.moments(*FEATURE_TABLES)
     found = sorted(a for a in wanted if a in have)
     if not found:
         raise DataQualityError(
