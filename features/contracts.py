@@ -200,6 +200,36 @@ ITEM_NEIGHBORS = Table(
     (c.AS_OF_TS,),
 )
 
+ITEM_SUMS = Table(
+    "item_sums",
+    "one item with a visible event at as_of: the sums behind item_temporal, which an hour adds to",
+    "build_features",
+    (c.AS_OF_TS, c.ITEM_ID),
+    (
+        _AS_OF,
+        _ITEM,
+        Column("sum_events", "BIGINT", "visible sales in all history"),
+        Column("sum_users_28d", "BIGINT", "distinct users in the last 28d"),
+        Column("sum_gaps", "BIGINT", "gaps between two sales to the same user"),
+        Column("sum_span_us", "BIGINT", "the sum of these gaps (microseconds)"),
+        Column("sum_first_us", "BIGINT", "the first sale (epoch microseconds)"),
+        Column("sum_last_us", "BIGINT", "the last sale (epoch microseconds)"),
+        Column(
+            "sum_decayed",
+            "ARRAY<BIGINT>",
+            f"sales decayed with half-lives {', '.join(c.ITEM_HALF_LIVES)} to the end of as_of's UTC day: for each two exact parts, 2^-30 and 2^-61",
+        ),
+        Column(
+            "sum_cycle",
+            "ARRAY<BIGINT>",
+            "cosines and sines of the place in the day and in the week: for each two exact parts, 2^-30 and 2^-61",
+        ),
+        Column("sum_hours", "ARRAY<INT>", f"sales in each of the last {c.HOUR_BUCKETS} hours, oldest first"),
+        Column("sum_days", "ARRAY<INT>", f"sales in each of the last {c.DAY_BUCKETS} days, oldest first"),
+    ),
+    (c.AS_OF_TS,),
+)
+
 ITEM_TEMPORAL = Table(
     "item_temporal",
     "one item visible at as_of: its age, sales, trend, stage and cycle",
@@ -302,7 +332,7 @@ RUNS = Table(
 )
 
 #: What build_features writes at an as_of.
-FEATURE_TABLES = (USER_SEQUENCES, USER_PROFILES, USER_ITEM_REPEATS, ITEM_NEIGHBORS, ITEM_TEMPORAL)
+FEATURE_TABLES = (USER_SEQUENCES, USER_PROFILES, USER_ITEM_REPEATS, ITEM_NEIGHBORS, ITEM_SUMS, ITEM_TEMPORAL)
 TABLES: dict[str, Table] = {
     table.name: table
     for table in (

@@ -17,7 +17,7 @@ PEAK_DAYS = 2.0
 
 
 def known_items(items: DataFrame, times: Moments) -> DataFrame:
-    """One row a (moment, catalogue item): the release the catalogue states, if at or before the moment, and availability.
+    """One row a (as_of_ts, catalogue item): the release the catalogue states, if at or before the moment, and availability.
 
     The release that ingest fills in is not used: it is computed from the whole log, with hindsight.
     """
@@ -28,7 +28,7 @@ def known_items(items: DataFrame, times: Moments) -> DataFrame:
     begun = F.coalesce(F.unix_micros(c.AVAILABLE_FROM) <= now, F.lit(True))
     not_over = F.coalesce(F.unix_micros(c.AVAILABLE_UNTIL) > now, F.lit(True))
     return rows.select(
-        AT,
+        times.as_of(AT),
         c.ITEM_ID,
         F.when(stated <= now, stated).alias("stated_us"),
         (begun & not_over).alias("item_available"),

@@ -1,4 +1,4 @@
-"""How an item sells: windows, decayed sums, series, distinct users, and the gap until the same user takes it again."""
+"""How an item sells: totals, decayed sums, series, distinct users, and the gap until the same user takes it again."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from conf import columns as c
-from features.item_cycle import cycle_sums
-from features.sums import decay, exact_sum
-from features.windows import AT, DAY_US, HOUR_US, SECOND_US, SEEN_FROM, US, Moments
+from features.item_cycle import cycle_parts
+from features.sums import decay, exact_parts
+from features.windows import AT, HOUR_US, SECOND_US, SEEN_FROM, US, Moments, day_end_us
 
 _KEY = (AT, c.ITEM_ID)
 _HOURS_KEPT = 24 * c.DAY_BUCKETS
+MONTH_US = c.WINDOWS["28d"] * SECOND_US
 
 
 def totals(log: DataFrame, times: Moments) -> DataFrame:
@@ -20,18 +21,19 @@ def totals(log: DataFrame, times: Moments) -> DataFrame:
     Each event is weighed at each moment itself: a sum carried from one moment to the next would differ in its last bits from
     the sum that a night alone makes, and a night that is run again must give the same bytes.
     """
-    now = times.us_of(AT)
+    ends = day_end_us(times.us_of(AT))
+    decayed = [part for s in c.ITEM_HALF_LIVES.values() for part in exact_parts(decay(US, ends, s))]
     return times.spread(log.select(c.ITEM_ID, US, SEEN_FROM)).groupBy(*_KEY).agg(
-        F.count("*").alias("item_sales_all"),
-        F.min(US).alias("first_us"),
-        F.max(US).alias("last_us"),
-        *cycle_sums(),
-        *[exact_sum(decay(US, now, s)).alias(c.item_decayed(h)) for h, s in c.ITEM_HALF_LIVES.items()],
+        F.count("*").alias("sum_events"),
+        F.min(US).alias("sum_first_us"),
+        F.max(US).alias("sum_last_us"),
+        F.array(*decayed).alias("sum_decayed"),
+        F.array(*cycle_parts()).alias("sum_cycle"),
     )  # fmt: skip
 
 
 def series(log: DataFrame, times: Moments) -> DataFrame:
-    """One row a (moment, item with a sale in the last 56 days): item_hours, item_days and windowed sales.
+    """One row a (moment, item with a sale in the last 56 days): sum_hours and sum_days.
 
     Hour k ago is ``[moment - (k + 1) h, moment - k h)``. Events are counted by hour once, and hours are dealt to moments.
     Raises ValueError when moments are not whole hours apart.
@@ -49,27 +51,23 @@ def series(log: DataFrame, times: Moments) -> DataFrame:
         .where(F.col("hour") < _HOURS_KEPT)
         .withColumn("day", F.floor(F.col("hour") / 24).cast("int"))
     )
-    windows = [
-        F.sum(F.when(F.col("hour") * 3_600 < s, F.col("n")).otherwise(0)).alias(c.item_sales(w))
-        for w, s in c.WINDOWS.items()
-    ]
-    days = hourly.groupBy(*_KEY).agg(*windows, _dense("day", c.DAY_BUCKETS).alias("item_days"))
+    days = hourly.groupBy(*_KEY).agg(buckets("day", c.DAY_BUCKETS).alias("sum_days"))
     # Few items sell in any two days: their hours are summed on their own.
     newest_hours = hourly.where(F.col("hour") < c.HOUR_BUCKETS)
-    hours = newest_hours.groupBy(*_KEY).agg(_dense("hour", c.HOUR_BUCKETS).alias("item_hours"))
+    hours = newest_hours.groupBy(*_KEY).agg(buckets("hour", c.HOUR_BUCKETS).alias("sum_hours"))
     return days.join(hours, on=list(_KEY), how="left")
 
 
-def _dense(bucket: str, buckets: int) -> Column:
-    """Sums of ``n`` by buckets ago, as a series of ints, oldest first."""
-    ago = range(buckets - 1, -1, -1)
-    return F.array(*[F.sum(F.when(F.col(bucket) == k, F.col("n")).otherwise(0)).cast("int") for k in ago])
+def buckets(ago: str, most: int, count: str = "n") -> Column:
+    """Sums of a count by buckets ago, as a series of ints, oldest first."""
+    summed = (F.sum(F.when(F.col(ago) == k, F.col(count)).otherwise(0)) for k in reversed(range(most)))
+    return F.array(*[one.cast("int") for one in summed])
 
 
 def buyers(log: DataFrame, times: Moments) -> DataFrame:
-    """One row a (moment, item): distinct users in the last 28 days, and mean days between two sales to the same user.
+    """One row a (moment, item): distinct users in the last 28 days, and the gaps between sales to the same user.
 
-    The mean of all gaps between consecutive sales to a user is (last - first) over (n - 1), summed over users.
+    All gaps between consecutive sales to a user sum up to last - first; there are n - 1 of them.
     """
     by_moment = []
     for k in range(len(times.us)):
@@ -78,9 +76,8 @@ def buyers(log: DataFrame, times: Moments) -> DataFrame:
         by_moment.append(state)
     pairs = log.groupBy(c.USER_ID, c.ITEM_ID).agg(F.array(*by_moment).alias("states"))
     at = pairs.select(c.ITEM_ID, F.explode("states").alias("s")).where(F.col("s.n") > 0).select(c.ITEM_ID, "s.*")
-    recent = F.col("last") >= times.us_of(AT) - c.WINDOWS["28d"] * SECOND_US
-    gaps, span = F.sum(F.col("n") - 1), F.sum(F.col("last") - F.col("first"))
     return at.groupBy(*_KEY).agg(
-        F.count_if(recent).alias("item_users_28d"),
-        F.when(gaps > 0, span / gaps / DAY_US).alias("item_repurchase_days"),
+        F.count_if(F.col("last") >= times.us_of(AT) - MONTH_US).alias("sum_users_28d"),
+        F.sum(F.col("n") - 1).alias("sum_gaps"),
+        F.sum(F.col("last") - F.col("first")).alias("sum_span_us"),
     )

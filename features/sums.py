@@ -18,11 +18,30 @@ WEIGHT = 2.0**-30
 VALUE = 1.0
 
 
+def exact_parts(number: Column | str, unit: float = WEIGHT) -> tuple[Column, Column]:
+    """The sums of the two integer parts of a double column, NULL counting as 0: whole units, and 2^-31 of them."""
+    whole, rest = _split(F.coalesce(F.col(number) if isinstance(number, str) else number, F.lit(0.0)), unit)
+    return F.sum(whole), F.sum(rest)
+
+
+def from_parts(whole: Column, rest: Column, unit: float = WEIGHT) -> Column:
+    """The double that two summed parts stand for."""
+    return (whole + rest / _REST) * unit
+
+
 def exact_sum(number: Column | str, unit: float = WEIGHT) -> Column:
     """The sum of a double column, NULL counting as 0. ``unit`` is ``WEIGHT`` or ``VALUE``."""
-    value = F.coalesce(F.col(number) if isinstance(number, str) else number, F.lit(0.0)) * (1 / unit)
-    rest = (value - F.floor(value)) * _REST
-    return (F.sum(F.floor(value)) + F.sum(F.floor(rest)) / _REST) * unit
+    return from_parts(*exact_parts(number, unit), unit)
+
+
+def scaled_parts(whole: Column, rest: Column, factor: float) -> tuple[Column, Column]:
+    """The parts of a sum of weights times a factor; no longer exact, but as near as a double."""
+    return _split(from_parts(whole, rest) * F.lit(factor), WEIGHT)
+
+
+def _split(number: Column, unit: float) -> tuple[Column, Column]:
+    value = number * (1 / unit)
+    return F.floor(value), F.floor((value - F.floor(value)) * _REST + 0.5)
 
 
 def decay(us: Column | str, reference_us: Column, half_life_seconds: int) -> Column:

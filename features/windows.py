@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import TypeVar
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
@@ -28,6 +29,7 @@ ON_TIME = "on_time_from"
 #: One moment, as an index into ``Moments``.
 AT = "at"
 
+_Micros = TypeVar("_Micros", int, Column)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ONE_US = timedelta(microseconds=1)
 
@@ -37,6 +39,11 @@ def to_micros(moment: datetime) -> int:
     if moment.tzinfo is None:
         raise ValueError(f"{moment} has no time zone; moments are UTC, e.g. datetime(2017, 12, 1, tzinfo=UTC)")
     return (moment - _EPOCH) // _ONE_US
+
+
+def day_end_us(us: _Micros) -> _Micros:
+    """The end of the UTC day that a moment lies in, later than the moment; epoch microseconds."""
+    return us - us % DAY_US + DAY_US
 
 
 def visible(events: DataFrame, as_of: datetime) -> DataFrame:

@@ -14,6 +14,7 @@ from pyspark.sql import DataFrame
 from conf.settings import from_tree
 from features.contracts import EVENTS, ITEMS, TABLES
 from features.history import history
+from features.item_sums import item_sums
 from features.item_temporal import item_temporal
 from features.neighbors import item_neighbors
 from features.profiles import user_profiles
@@ -53,7 +54,7 @@ def tables(spark, events, items, moments) -> dict[str, DataFrame]:
         "user_sequences": user_sequences(known, moments, SETTINGS),
         "user_profiles": user_profiles(known, catalogue, moments, SETTINGS),
         "user_item_repeats": user_item_repeats(known, moments, SETTINGS),
-        "item_temporal": item_temporal(log, catalogue, moments),
+        "item_temporal": item_temporal(item_sums(log, moments), catalogue, moments),
         "item_neighbors": item_neighbors(log, moments, SETTINGS),
     }
 

@@ -12,6 +12,7 @@ from test_features import SETTINGS, frames
 from conf.settings import from_tree
 from features.baselines import personal_lists, popularity_lists
 from features.contracts import EVENTS
+from features.item_sums import item_sums
 from features.item_temporal import item_temporal
 from features.repeats import user_item_repeats
 from features.truth import judged_truth
@@ -62,7 +63,7 @@ def test_an_event_at_the_end_of_the_window_is_not_in_it_and_one_at_as_of_is(spar
 def test_popularity_is_the_order_of_decayed_sales_without_what_was_seen(world):
     events, log, items = world
     settings = from_tree(SETTINGS.resolved() | {"repeat_consumption": False})
-    temporal = item_temporal(log, items, [AS_OF])
+    temporal = item_temporal(item_sums(log, [AS_OF]), items, [AS_OF])
     truth = judged_truth(log, AS_OF, settings)
     found = {r.user_id: list(r["items"]) for r in popularity_lists(temporal, truth, "7d", 3).collect()}
     rows = {k: r for k, r in oracles.temporal(events, worlds.shop()[1], AS_OF).items() if r["item_available"]}
@@ -74,7 +75,7 @@ def test_popularity_is_the_order_of_decayed_sales_without_what_was_seen(world):
 
 def test_personal_frequency_fills_up_with_what_is_popular(world):
     events, log, items = world
-    temporal, repeats = item_temporal(log, items, [AS_OF]), user_item_repeats(log, [AS_OF], SETTINGS)
+    temporal, repeats = item_temporal(item_sums(log, [AS_OF]), items, [AS_OF]), user_item_repeats(log, [AS_OF], SETTINGS)
     truth = judged_truth(log, AS_OF, SETTINGS)
     found = {r.user_id: list(r["items"]) for r in personal_lists(repeats, temporal, truth, "90d", "7d", 8).collect()}
     mine = oracles.repeats(events, AS_OF, SETTINGS.features.repeats_per_user)
