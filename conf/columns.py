@@ -14,6 +14,7 @@ NEIGHBOR_ID: Final = "neighbor_id"
 SESSION_ID: Final = "session_id"
 RUN_ID: Final = "run_id"
 BATCH_ID: Final = "batch_id"
+EVENTS_VERSION: Final = "events_version"
 
 # Time: event_ts happened, available_ts known to us, as_of_ts the moment a run speaks for. All UTC microseconds.
 EVENT_TS: Final = "event_ts"

@@ -24,7 +24,10 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """One table: what a row is, its columns in order, its key, its partition columns and the job that owns it."""
+    """One table: what a row is, its columns in order, its key, its partition columns and the job that owns it.
+
+    ``change_feed``: whether readers may ask for the rows that were added after a version.
+    """
 
     name: str
     row: str
@@ -32,6 +35,7 @@ class Table:
     key: tuple[str, ...]
     columns: tuple[Column, ...]
     partition_by: tuple[str, ...] = ()
+    change_feed: bool = False
 
     @property
     def column_names(self) -> list[str]:
@@ -69,6 +73,7 @@ EVENTS = Table(
         Column(c.SESSION_ID, "STRING", "the source's session or basket, if mapped", True),
         Column(c.SOURCE, "STRING", "name of the source it came from"),
     ),
+    change_feed=True,
 )
 
 EVENTS_REJECTED = Table(
@@ -226,6 +231,7 @@ ITEM_SUMS = Table(
         ),
         Column("sum_hours", "ARRAY<INT>", f"sales in each of the last {c.HOUR_BUCKETS} hours, oldest first"),
         Column("sum_days", "ARRAY<INT>", f"sales in each of the last {c.DAY_BUCKETS} days, oldest first"),
+        Column(c.EVENTS_VERSION, "BIGINT", "version of table events that was counted; what came later is new to an hour"),
     ),
     (c.AS_OF_TS,),
 )

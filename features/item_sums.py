@@ -20,6 +20,8 @@ from features.sums import scaled_parts
 from features.windows import AT, DAY_US, HOUR_US, SECOND_US, US, Moments, between, day_end_us, to_micros
 
 _NEW = "is_new"
+#: The job knows which version of the table it has read, and adds it.
+SUMS = [name for name in ITEM_SUMS.column_names if name not in (c.AS_OF_TS, c.EVENTS_VERSION)]
 
 
 def item_sums(events: DataFrame, moments: list[datetime]) -> DataFrame:
@@ -27,7 +29,7 @@ def item_sums(events: DataFrame, moments: list[datetime]) -> DataFrame:
     times = Moments.of(moments)
     log, key = times.log(events), [AT, c.ITEM_ID]
     rows = totals(log, times).join(series(log, times), on=key, how="left").join(buyers(log, times), on=key, how="inner")
-    return rows.withColumns(_empty_series()).select(times.as_of(AT), *ITEM_SUMS.column_names[1:])
+    return rows.withColumns(_empty_series()).select(times.as_of(AT), *SUMS)
 
 
 def refreshed_item_sums(
@@ -42,7 +44,7 @@ def refreshed_item_sums(
     added = totals(hour.log(new), hour).drop(AT)
     added = added.select(c.ITEM_ID, *[F.col(name).alias(f"new_{name}") for name in added.columns if name != c.ITEM_ID])
     parts = [added, _moved(before, new, night, as_of), _newest_hours(before, new, as_of), _pairs(before, new, night, as_of)]
-    known = sums.drop(c.AS_OF_TS, "sum_hours")
+    known = sums.drop(c.AS_OF_TS, "sum_hours", c.EVENTS_VERSION)
     rows = reduce(lambda left, right: left.join(right, on=c.ITEM_ID, how="full_outer"), [known, *parts])
     counts = {name: _plus(name) for name in ("sum_events", "sum_users_28d", "sum_gaps", "sum_span_us")}
     ends = [day_end_us(to_micros(moment)) for moment in (night, as_of)]
@@ -56,7 +58,7 @@ def refreshed_item_sums(
         _added(F.col("sum_cycle"), "new_sum_cycle", 8).alias("sum_cycle"),
         _or_zeros("sum_hours", c.HOUR_BUCKETS).alias("sum_hours"),
         _days((as_of - night) // timedelta(days=1)).alias("sum_days"),
-    ).select(*ITEM_SUMS.column_names)
+    ).select(c.AS_OF_TS, *SUMS)
 
 
 def _empty_series() -> dict[str, Column]:
@@ -81,7 +83,7 @@ def _aged(us: int) -> Column:
     """The night's decayed parts, referred to the end of the day of as_of."""
     if us == 0:
         return F.col("sum_decayed")
-    parts = []
+    parts: list[Column] = []
     for k, half_life in enumerate(c.ITEM_HALF_LIVES.values()):
         factor = 0.5 ** (us / (half_life * SECOND_US))
         parts += scaled_parts(F.get("sum_decayed", 2 * k), F.get("sum_decayed", 2 * k + 1), factor)

@@ -52,6 +52,12 @@ def visible(events: DataFrame, as_of: datetime) -> DataFrame:
     return events.where((F.col(c.EVENT_TS) < at) & (F.col(c.AVAILABLE_TS) <= at))
 
 
+def unknown_at(events: DataFrame, as_of: datetime) -> DataFrame:
+    """The rows of ``events`` that were not known at ``as_of``; spelt so that files and pages of older rows are skipped."""
+    at = F.timestamp_micros(F.lit(to_micros(as_of)))
+    return events.where((F.col(c.EVENT_TS) >= at) | (F.col(c.AVAILABLE_TS) > at))
+
+
 def between(events: DataFrame, start: datetime, end: datetime) -> DataFrame:
     """The rows of ``events`` that happened in ``[start, end)``, whether known or not."""
     first, last = (F.timestamp_micros(F.lit(to_micros(m))) for m in (start, end))

@@ -1,7 +1,9 @@
 """``events`` and ``items`` -> the feature tables at an as_of, and at past anchors where training needs them.
 
-Nightly: every user with a visible history. Hourly: users with events that the newest full night did not see, and all
-items, since they age. ``build(…, backfill=True)`` adds the past anchors that are not there yet, in the same pass.
+Nightly: every user with a visible history. ``build(…, backfill=True)`` adds the past anchors that are not there yet, in the
+same pass. Hourly: the users with events that the newest full night did not know, from their whole histories; and all items,
+since they age, from the night's sums and what is new (features/item_sums.py). An hour is a partition of its own that is
+replaced in one commit, so that it can be run again at any time, before or after other hours.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from features.contracts import (
     EVENTS,
     FEATURE_TABLES,
     ITEM_NEIGHBORS,
+    ITEM_SUMS,
     ITEM_TEMPORAL,
     ITEMS,
     USER_ITEM_REPEATS,
@@ -25,6 +28,7 @@ from features.contracts import (
     Table,
 )
 from features.history import history
+from features.item_sums import item_sums, refreshed_item_sums
 from features.item_temporal import item_temporal
 from features.neighbors import item_neighbors
 from features.profiles import user_profiles
@@ -33,7 +37,8 @@ from features.sequences import user_sequences
 from features.windows import Moments, visible
 from jobs import cli
 from jobs.cli import Context
-from jobs.errors import DataQualityError, UsageError
+from jobs.errors import DataQualityError
+from jobs.nights import since_night
 from jobs.progress import console, step
 from jobs.run_log import Run, recorded
 
@@ -55,7 +60,10 @@ def build(context: Context, backfill: bool) -> None:
         warehouse.lease(FEATURE_TABLES),
         recorded(warehouse, "build_features", context.mode, context.as_of) as run,
     ):
-        events, items = warehouse.read(EVENTS), warehouse.read(ITEMS)
+        items = warehouse.read(ITEMS)
+        if context.mode == "hourly":
+            return _write_hour(context, run, items)
+        events = warehouse.read(EVENTS)
         _need_history(context, events)
         moments = [context.as_of]
         if backfill:
@@ -66,32 +74,51 @@ def build(context: Context, backfill: bool) -> None:
         # No later event is read at all: the time law holds even for a transform that forgets it.
         events = visible(events, context.as_of)
         run.counts["moments"] = len(moments)
-        changed = _changed_users(context, events) if context.mode == "hourly" else None
-        _write_all(context, run, events, items, moments, changed)
+        _write_night(context, run, events, items, moments)
 
 
-def _write_all(
-    context: Context, run: Run, events: DataFrame, items: DataFrame, moments: list[datetime], changed: DataFrame | None
+def _write_night(context: Context, run: Run, events: DataFrame, items: DataFrame, moments: list[datetime]) -> None:
+    _write_users(context, run, events, items, moments, users_at(events, moments, context.settings))
+    # Beside the sums and not in the run's record alone: a run that is killed in between leaves no sums of unknown version.
+    version = F.lit(context.warehouse.inputs[EVENTS.name]).cast("bigint")
+    sums = item_sums(events, moments).withColumn(c.EVENTS_VERSION, version)
+    _write(context, run, ITEM_SUMS, sums, moments)
+    sums = context.warehouse.read(ITEM_SUMS).where(at(moments))
+    _write(context, run, ITEM_TEMPORAL, item_temporal(sums, items, moments), moments)
+    _write(context, run, ITEM_NEIGHBORS, item_neighbors(events, moments, context.settings), moments)
+
+
+def _write_hour(context: Context, run: Run, items: DataFrame) -> None:
+    hour = since_night(context.warehouse, context.as_of)
+    moments, new = [context.as_of], hour.new.persist()
+    try:
+        with step(context.spark, "read what is new"):
+            run.counts["new_events"] = new.count()
+        users = new.select(c.USER_ID).distinct()
+        _write_users(context, run, hour.before.unionByName(new), items, moments, users)
+        sums = refreshed_item_sums(hour.sums, hour.before, new, hour.night, context.as_of)
+        _write(context, run, ITEM_TEMPORAL, item_temporal(sums, items, moments), moments)
+    finally:
+        new.unpersist()
+
+
+def _write_users(
+    context: Context, run: Run, events: DataFrame, items: DataFrame, moments: list[datetime], users: DataFrame
 ) -> None:
     settings = context.settings
-    times = Moments.of(moments)
-    users = users_at(events, moments, settings) if changed is None else changed
     with step(context.spark, "order histories"):
-        log = history(events, times, settings, users).persist()
-    plans = {
-        USER_SEQUENCES: user_sequences(log, moments, settings),
-        USER_PROFILES: user_profiles(log, items, moments, settings),
-        USER_ITEM_REPEATS: user_item_repeats(log, moments, settings),
-        ITEM_TEMPORAL: item_temporal(events, items, moments),
-    }
-    if context.mode == "nightly":
-        plans[ITEM_NEIGHBORS] = item_neighbors(events, moments, settings)
+        log = history(events, Moments.of(moments), settings, users).persist()
     try:
-        for table, plan in plans.items():
-            with step(context.spark, f"write {table.name}"):
-                run.counts[table.name] = context.warehouse.replace(table, sorted_by_key(table, plan), at(moments))
+        _write(context, run, USER_SEQUENCES, user_sequences(log, moments, settings), moments)
+        _write(context, run, USER_PROFILES, user_profiles(log, items, moments, settings), moments)
+        _write(context, run, USER_ITEM_REPEATS, user_item_repeats(log, moments, settings), moments)
     finally:
         log.unpersist()
+
+
+def _write(context: Context, run: Run, table: Table, plan: DataFrame, moments: list[datetime]) -> None:
+    with step(context.spark, f"write {table.name}"):
+        run.counts[table.name] = context.warehouse.replace(table, sorted_by_key(table, plan), at(moments))
 
 
 def sorted_by_key(table: Table, plan: DataFrame) -> DataFrame:
@@ -111,19 +138,6 @@ def _need_history(context: Context, events: DataFrame) -> None:
             f"no event is visible at --as-of {context.as_of:%Y-%m-%dT%H:%M:%SZ}: the first of table events "
             + (f"happened {first}; choose a later --as-of" if first else "is missing, the table is empty; run ingest")
         )
-
-
-def _changed_users(context: Context, events: DataFrame) -> DataFrame:
-    """Users with an event that became visible after the newest full night."""
-    nights = [m for m in context.warehouse.moments(ITEM_NEIGHBORS) if m <= context.as_of]
-    if context.as_of in nights:
-        raise UsageError(
-            f"a full night was built at {context.as_of:%Y-%m-%dT%H:%M:%SZ}; an hour there would replace it: use another --as-of"
-        )
-    if not nights:
-        raise DataQualityError("no nightly features at or before --as-of to refresh; run jobs/nightly.py first")
-    before = (F.col(c.EVENT_TS) < F.lit(max(nights))) & (F.col(c.AVAILABLE_TS) <= F.lit(max(nights)))
-    return events.where(~before).select(c.USER_ID).distinct()
 
 
 if __name__ == "__main__":

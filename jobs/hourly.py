@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from features.contracts import ITEM_NEIGHBORS
 from jobs import cli
 from jobs.build_features import build
 from jobs.cli import Context
 from jobs.ingest import ingest
+from jobs.nights import nights
 from jobs.progress import console
 from jobs.score import score
 
 
 def hourly(context: Context) -> None:
     """Run the chain at ``--as-of`` for users who changed. Needs a night before it."""
-    if context.as_of in context.warehouse.moments(ITEM_NEIGHBORS):
+    if context.as_of in nights(context.warehouse):
         console.print(f"the night of {context.as_of:%Y-%m-%d %H:%M} UTC speaks for this hour already; nothing to do")
         return
     hour = replace(context, mode="hourly")

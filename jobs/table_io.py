@@ -80,18 +80,40 @@ class Warehouse:
 
     # -- read ----------------------------------------------------------------------------------------------------
 
-    def read(self, table: Table) -> DataFrame:
-        """The table at its newest version, which is recorded. Raises DataQualityError when it is not there or not ours."""
+    def read(self, table: Table, version: int | None = None) -> DataFrame:
+        """The table at its newest version, or at an earlier one. The version is recorded.
+
+        Raises DataQualityError when the table is not there or not ours.
+        """
         if not self.exists(table):
             raise DataQualityError(
                 f"table {table.name} does not exist at {self._where(table)}; run {table.owner} first"
             )
         self._check_schema(table)
-        version = self.version(table)
+        version = self.version(table) if version is None else version
         self.inputs[table.name] = version
         reader = self.spark.read.format("delta").option("versionAsOf", version)
         frame = reader.table(self._name(table)) if self.settings.catalog else reader.load(self.path(table))
         return frame.select(*table.column_names)
+
+    def added_since(self, table: Table, version: int) -> DataFrame:
+        """The rows that commits after ``version`` added, up to the newest version, which is recorded.
+
+        Raises DataQualityError when one of them did anything else than add, so that rows read before may be gone.
+        """
+        newest = self.version(table)
+        self.inputs[table.name] = newest
+        if newest == version:
+            return self.read(table, version).limit(0)
+        reader = self.spark.read.format("delta").option("readChangeFeed", "true").option("startingVersion", version + 1)
+        reader = reader.option("endingVersion", newest)
+        feed = reader.table(self._name(table)) if self.settings.catalog else reader.load(self.path(table))
+        if not feed.where("_change_type <> 'insert'").isEmpty():
+            raise DataQualityError(
+                f"rows of table {table.name} at {self._where(table)} were changed or deleted after version {version}; "
+                "run jobs/nightly.py, which reads the whole table"
+            )
+        return feed.select(*table.column_names)
 
     def partition(self, table: Table, as_of: datetime) -> DataFrame:
         """The rows of one as_of."""
@@ -176,6 +198,8 @@ class Warehouse:
         builder = builder.comment(f"{table.row} (owner: {table.owner})").addColumns(schema(table))
         for key, value in _PROPERTIES.items():
             builder = builder.property(key, value)
+        if table.change_feed:
+            builder = builder.property("delta.enableChangeDataFeed", "true").property("delta.minWriterVersion", "4")
         if table.partition_by:
             builder = builder.partitionedBy(*table.partition_by)
         with self._lock(table, 60):

@@ -8,8 +8,8 @@ import pytest
 import test_features as whole
 import worlds
 
-from features.contracts import ITEM_SUMS, ITEM_TEMPORAL
-from features.item_sums import item_sums, refreshed_item_sums
+from features.contracts import ITEM_TEMPORAL
+from features.item_sums import SUMS, item_sums, refreshed_item_sums
 from features.item_temporal import item_temporal
 from features.windows import visible
 
@@ -54,7 +54,7 @@ def test_an_hour_from_the_night_equals_the_whole_history(spark, log, hours, same
     full = item_sums(visible(everything, as_of), [as_of]).cache()
     if same_day:
         assert plain(refreshed) == plain(full)
-    integers = [name for name in ITEM_SUMS.column_names if name != "sum_decayed"]
+    integers = [name for name in SUMS if name != "sum_decayed"]
     assert plain(refreshed.select(*integers)) == plain(full.select(*integers))
     assert plain(full) != plain(item_sums(before, [NIGHT]))
     features = [item_temporal(sums, catalogue, [as_of]) for sums in (refreshed, full)]

@@ -1,0 +1,112 @@
+"""An hour reads what is new and gives the rows that a full build at that moment gives."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+
+import pytest
+import shop
+
+from conf.settings import from_tree
+from features.contracts import (
+    EVENTS,
+    ITEM_SUMS,
+    ITEM_TEMPORAL,
+    RUNS,
+    USER_ITEM_REPEATS,
+    USER_PROFILES,
+    USER_SEQUENCES,
+)
+from jobs.build_features import build
+from jobs.errors import DataQualityError
+from jobs.ingest import ingest
+
+pytestmark = [pytest.mark.spark, pytest.mark.slow]
+LATE = slice(100, 900, 40)
+
+
+def text(moment) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+@pytest.fixture(scope="module")
+def hour(spark, tmp_path_factory):
+    """A night on a first file; then a file with the next six hours and with events that happened long before."""
+    folder = tmp_path_factory.mktemp("hour")
+    log = shop.events()
+    past, now = log[log.when < text(shop.NIGHT)], log[(log.when >= text(shop.NIGHT)) & (log.when < text(shop.HOUR))]
+    late = past.iloc[LATE]
+    (folder / "log").mkdir()
+    past.drop(late.index).to_csv(folder / "log" / "1.csv", index=False)
+    tree = shop.settings(folder).resolved()
+    tree["source"]["events"]["path"] = str(folder / "log")
+    context = shop.context(spark, from_tree(tree))
+    ingest(context)
+    build(context, backfill=False)
+    now.to_csv(folder / "log" / "2.csv", index=False)
+    late.to_csv(folder / "log" / "3.csv", index=False)
+    at_hour = replace(context, as_of=shop.HOUR, mode="hourly")
+    ingest(at_hour)
+    build(at_hour, backfill=False)
+    return at_hour, set(now.who) | set(late.who), len(now) + len(late)
+
+
+@pytest.fixture(scope="module")
+def full(spark, hour, tmp_path_factory):
+    """The same tables, and a whole night built at the hour's moment."""
+    context, _, _ = hour
+    folder = tmp_path_factory.mktemp("full")
+    shutil.copytree(context.settings.warehouse, folder / "warehouse")
+    tree = context.settings.resolved() | {"warehouse": str(folder / "warehouse")}
+    night = shop.context(spark, from_tree(tree), shop.HOUR)
+    build(night, backfill=False)
+    return night
+
+
+def rows(context, table, users=None):
+    found = context.warehouse.partition(table, shop.HOUR).collect()
+    return sorted(str(row) for row in found if users is None or row.user_id in users)
+
+
+def test_only_what_is_new_is_counted_as_new(hour):
+    context, _, new = hour
+    runs = context.warehouse.read(RUNS).toPandas()
+    built = runs[(runs.job == "build_features") & (runs["mode"] == "hourly")].iloc[0]
+    assert dict(built["counts"])["new_events"] == new
+
+
+@pytest.mark.parametrize("table", [USER_SEQUENCES, USER_PROFILES, USER_ITEM_REPEATS], ids=lambda t: t.name)
+def test_the_users_who_acted_or_were_told_of_late_have_the_rows_of_a_full_build(hour, full, table):
+    context, users, _ = hour
+    assert {row.user_id for row in context.warehouse.partition(table, shop.HOUR).collect()} == users
+    assert rows(context, table) == rows(full, table, users)
+
+
+def test_every_item_has_the_row_of_a_full_build_to_the_last_byte(hour, full):
+    context, _, _ = hour
+    assert rows(context, ITEM_TEMPORAL) == rows(full, ITEM_TEMPORAL)
+    night = context.warehouse.partition(ITEM_TEMPORAL, shop.NIGHT).drop("as_of_ts").collect()
+    assert sorted(map(str, night)) != rows(context, ITEM_TEMPORAL)
+
+
+def test_the_same_hour_again_gives_the_same_rows(hour):
+    context, _, _ = hour
+    before = [rows(context, table) for table in (USER_SEQUENCES, ITEM_TEMPORAL)]
+    build(context, backfill=False)
+    assert [rows(context, table) for table in (USER_SEQUENCES, ITEM_TEMPORAL)] == before
+
+
+def test_the_sums_say_which_version_of_the_events_they_counted(hour):
+    context, _, _ = hour
+    versions = {row.events_version for row in context.warehouse.partition(ITEM_SUMS, shop.NIGHT).collect()}
+    assert versions == {context.warehouse.version(EVENTS) - 1}
+
+
+def test_events_that_were_changed_since_the_night_are_not_passed_over(hour, full):
+    """A person's events were erased: sums of the night hold them still, so only a night may speak."""
+    later = replace(full, as_of=shop.HOUR.replace(hour=9), mode="hourly")
+    table = later.warehouse._delta(EVENTS)
+    table.delete("user_id = 'u1'")
+    with pytest.raises(DataQualityError, match=r"changed or deleted.*run jobs/nightly"):
+        build(later, backfill=False)
