@@ -21,8 +21,8 @@ VERSION = "version"
 TIMELINE = (c.USER_ID, VERSION)
 #: Place in the timeline, from 1, in the order (event_ts, event_id).
 POSITION = "position"
-#: How many events of the same increment (same timeline and ``seen_from``) follow.
-LEFT = "left_in_increment"
+#: Whether it is among the last ``features.sequence_length`` events of its increment (same timeline and ``seen_from``).
+RECENT = "recent"
 #: Number of the session within the timeline; whether the event begins it; when it began; time since the event before it.
 SESSION, STARTS, SESSION_US, STEP_US = "session", "starts", "session_us", "step_us"
 #: Whether no later session begins in the same increment.
@@ -39,7 +39,7 @@ WANTED = "wanted"
 #: What rows must share to be added up before they are told apart by moment.
 INCREMENT = (*TIMELINE, WANTED, SEEN_FROM, SEEN_TO)
 COLUMNS = (
-    *INCREMENT, POSITION, LEFT, US, c.ITEM_ID, c.EVENT_TYPE, c.VALUE, SESSION, STARTS, SESSION_US, STEP_US, LAST_SESSION,
+    *INCREMENT, POSITION, RECENT, US, c.ITEM_ID, c.EVENT_TYPE, c.VALUE, SESSION, STARTS, SESSION_US, STEP_US, LAST_SESSION,
     NEW_DAY, GAP_US, AGAIN,
 )  # fmt: skip
 
@@ -68,17 +68,18 @@ def history(events: DataFrame, times: Moments, settings: Settings, users: DataFr
     return (
         log.withColumns({
             "last_us": F.lag(US).over(mine), "last_id": F.lag(c.SESSION_ID).over(mine), POSITION: F.row_number().over(mine),
+            "later": F.lead(SEEN_FROM, settings.features.sequence_length).over(mine),
         })
         .withColumn(STARTS, _begins(settings.features.session_gap // timedelta(microseconds=1)))
         .withColumns({
             SESSION: F.sum(F.col(STARTS).cast("int")).over(so_far).cast("int"),
             SESSION_US: F.max(F.when(F.col(STARTS), F.col(US))).over(so_far),
         })
-        .withColumns({"_end": F.max(POSITION).over(increment), "_last": F.max(SESSION).over(increment)})
+        .withColumn("_last", F.max(SESSION).over(increment))
         # Last, so that what is persisted lies in the order of (user, item), and their sums need no sort.
         .withColumn("last_same", F.lag(US).over(same.orderBy(SEEN_FROM, US, c.EVENT_ID)))
         .withColumns({
-            LEFT: F.col("_end") - F.col(POSITION),
+            RECENT: F.coalesce(F.col("later") != F.col(SEEN_FROM), F.lit(True)),
             LAST_SESSION: F.col("_last") == F.col(SESSION),
             STEP_US: F.when(F.col(STARTS), 0).otherwise(F.col(US) - F.col("last_us")),
             NEW_DAY: F.coalesce(F.floor(F.col(US) / day_us) != F.floor(F.col("last_us") / day_us), F.lit(True)),
@@ -125,6 +126,9 @@ def _of_users(log: DataFrame, times: Moments, users: DataFrame | None) -> DataFr
 
 def at_moments(rows: DataFrame, times: Moments, wanted: bool = True) -> DataFrame:
     """One row for each moment ``at`` at which the row is seen (and its user wanted)."""
+    if times.last == 0:  # one moment, which all rows of a log see
+        only = rows.withColumn(AT, F.lit(0))
+        return only.where(wanted_at(F.lit(0))) if wanted else only
     spread = rows.withColumn(AT, F.explode(F.array(*[F.lit(k) for k in range(len(times.us))])))
     holds = (F.col(AT) >= F.col(SEEN_FROM)) & (F.col(AT) <= F.col(SEEN_TO))
     if wanted:

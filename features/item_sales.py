@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from pyspark.sql import Column, DataFrame
+from functools import reduce
+
+from pyspark.sql import Column, DataFrame, GroupedData
 from pyspark.sql import functions as F
 
 from conf import columns as c
 from features.item_cycle import cycle_parts
 from features.sums import decay, exact_parts
-from features.windows import AT, HOUR_US, SECOND_US, SEEN_FROM, US, Moments, day_end_us
+from features.windows import AT, DAY_US, HOUR_US, SECOND_US, SEEN_FROM, US, Moments, day_end_us
 
 _KEY = (AT, c.ITEM_ID)
-_HOURS_KEPT = 24 * c.DAY_BUCKETS
 MONTH_US = c.WINDOWS["28d"] * SECOND_US
 
 
@@ -35,27 +36,28 @@ def totals(log: DataFrame, times: Moments) -> DataFrame:
 def series(log: DataFrame, times: Moments) -> DataFrame:
     """One row a (moment, item with a sale in the last 56 days): sum_hours and sum_days.
 
-    Hour k ago is ``[moment - (k + 1) h, moment - k h)``. Events are counted by hour once, and hours are dealt to moments.
-    Raises ValueError when moments are not whole hours apart.
+    Hour k ago is ``[moment - (k + 1) h, moment - k h)``. Events are counted by day once (by hour, where moments are not whole
+    days apart), and these are dealt to moments. Raises ValueError when moments are not whole hours apart.
     """
-    newest, oldest = times.us[-1], times.us[0] - _HOURS_KEPT * HOUR_US
+    newest = times.us[-1]
     if any((newest - us) % HOUR_US for us in times.us):
         raise ValueError("moments must be whole hours apart")
-    hour = F.floor((F.lit(newest) - F.col(US) - 1) / HOUR_US)
-    recent = log.where(F.col(US) >= oldest)
-    counted = recent.groupBy(c.ITEM_ID, SEEN_FROM, hour.alias("hour")).agg(F.count("*").alias("n"))
-    shift = F.floor((F.lit(newest) - times.us_of(AT)) / HOUR_US)
-    hourly = (
-        times.spread(counted)
-        .withColumn("hour", (F.col("hour") - shift).cast("int"))
-        .where(F.col("hour") < _HOURS_KEPT)
-        .withColumn("day", F.floor(F.col("hour") / 24).cast("int"))
-    )
-    days = hourly.groupBy(*_KEY).agg(buckets("day", c.DAY_BUCKETS).alias("sum_days"))
-    # Few items sell in any two days: their hours are summed on their own.
-    newest_hours = hourly.where(F.col("hour") < c.HOUR_BUCKETS)
-    hours = newest_hours.groupBy(*_KEY).agg(buckets("hour", c.HOUR_BUCKETS).alias("sum_hours"))
+    cell = HOUR_US if any((newest - us) % DAY_US for us in times.us) else DAY_US
+    days = _dealt(log, times, cell, DAY_US, c.DAY_BUCKETS).agg(buckets("ago", c.DAY_BUCKETS).alias("sum_days"))
+    hours = _dealt(log, times, HOUR_US, HOUR_US, c.HOUR_BUCKETS).agg(buckets("ago", c.HOUR_BUCKETS).alias("sum_hours"))
     return days.join(hours, on=list(_KEY), how="left")
+
+
+def _dealt(log: DataFrame, times: Moments, cell_us: int, bucket_us: int, most: int) -> GroupedData:
+    """Counts ``n`` of (moment, item), by buckets ``ago``; each bucket is a whole number of cells, in which events are counted."""
+    newest, span = times.us[-1], most * bucket_us
+    # Few events lie in the last two days of some moment: the others are left out before anything is counted.
+    near = [(F.col(US) >= us - span) & (F.col(US) < us) for us in times.us]
+    cell = F.floor((F.lit(newest) - F.col(US) - 1) / cell_us)
+    counted = log.where(reduce(Column.__or__, near)).groupBy(c.ITEM_ID, SEEN_FROM, cell.alias("cell")).agg(F.count("*").alias("n"))
+    age = F.col("cell") * cell_us - (F.lit(newest) - times.us_of(AT))
+    ago = F.floor(age / bucket_us).cast("int")
+    return times.spread(counted).withColumn("ago", ago).where(F.col("ago") < most).groupBy(*_KEY)
 
 
 def buckets(ago: str, most: int, count: str = "n") -> Column:
@@ -69,15 +71,24 @@ def buyers(log: DataFrame, times: Moments) -> DataFrame:
 
     All gaps between consecutive sales to a user sum up to last - first; there are n - 1 of them.
     """
-    by_moment = []
-    for k in range(len(times.us)):
-        us = F.when(F.col(SEEN_FROM) <= k, F.col(US))
-        state = F.struct(F.lit(k).alias(AT), F.count(us).alias("n"), F.min(us).alias("first"), F.max(us).alias("last"))
-        by_moment.append(state)
-    pairs = log.groupBy(c.USER_ID, c.ITEM_ID).agg(F.array(*by_moment).alias("states"))
-    at = pairs.select(c.ITEM_ID, F.explode("states").alias("s")).where(F.col("s.n") > 0).select(c.ITEM_ID, "s.*")
+    at = _pairs(log, times)
     return at.groupBy(*_KEY).agg(
         F.count_if(F.col("last") >= times.us_of(AT) - MONTH_US).alias("sum_users_28d"),
         F.sum(F.col("n") - 1).alias("sum_gaps"),
         F.sum(F.col("last") - F.col("first")).alias("sum_span_us"),
     )
+
+
+def _pairs(log: DataFrame, times: Moments) -> DataFrame:
+    """(at, item, n, first, last): the visible events of each pair of user and item."""
+
+    def state(us: Column) -> list[Column]:
+        return [F.count(us).alias("n"), F.min(us).alias("first"), F.max(us).alias("last")]
+
+    pair = [c.USER_ID, c.ITEM_ID]
+    if times.last == 0:
+        return log.groupBy(*pair).agg(*state(F.col(US))).withColumn(AT, F.lit(0))
+    seen = [F.when(F.col(SEEN_FROM) <= k, F.col(US)) for k in range(len(times.us))]
+    by_moment = F.array(*[F.struct(F.lit(k).alias(AT), *state(us)) for k, us in enumerate(seen)])
+    states = log.groupBy(*pair).agg(by_moment.alias("states")).select(c.ITEM_ID, F.explode("states").alias("s"))
+    return states.where(F.col("s.n") > 0).select(c.ITEM_ID, "s.*")

@@ -10,7 +10,7 @@ from pyspark.sql import functions as F
 from conf import columns as c
 from conf.settings import Settings
 from features.contracts import USER_SEQUENCES
-from features.history import INCREMENT, LEFT, POSITION, STARTS, at_moments, history
+from features.history import INCREMENT, POSITION, RECENT, STARTS, at_moments, history
 from features.windows import AT, US, Moments
 
 
@@ -25,7 +25,7 @@ def user_sequences(
     event = F.struct(POSITION, US, c.ITEM_ID, c.EVENT_TYPE, c.VALUE, STARTS)
     newest = (
         history(events, times, settings, users)
-        .where(F.col(LEFT) < length)
+        .where(RECENT)
         .groupBy(*INCREMENT)
         .agg(F.collect_list(event).alias("part"), F.max(POSITION).alias("events"))
     )

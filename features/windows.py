@@ -125,4 +125,6 @@ class Moments:
 
     def spread(self, increments: DataFrame) -> DataFrame:
         """One row for each moment ``at`` that sees the increment: from ``seen_from`` to the newest."""
+        if self.last == 0:
+            return increments.withColumn(AT, F.lit(0))
         return increments.withColumn(AT, F.explode(F.sequence(SEEN_FROM, F.lit(self.last))))

@@ -51,8 +51,8 @@ LEAKS = (
     Leak(
         "an hour bucket that ends after as_of",
         "features/item_sales.py",
-        "hour = F.floor((F.lit(newest) - F.col(US) - 1) / HOUR_US)",
-        "hour = F.floor((F.lit(newest) - F.col(US)) / HOUR_US)",
+        "cell = F.floor((F.lit(newest) - F.col(US) - 1) / cell_us)",
+        "cell = F.floor((F.lit(newest) - F.col(US)) / cell_us)",
     ),
     Leak(
         "popularity over the whole period",
