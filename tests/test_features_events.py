@@ -108,7 +108,7 @@ def test_every_reason_is_given_and_the_raw_row_is_kept(spark):
     found = check(spark, rows, "u string, i string, t string, v string", Ingest(value_floor=0, value_cap=5), value="v")
     reasons = [sorted(row.reasons) for row in found.collect()]
     assert reasons[0] == ["event_ts_unreadable", "item_id_missing", "user_id_missing", "value_unreadable"]
-    assert reasons[1] == ["event_ts_out_of_range"]
+    assert reasons[1] == ["event_ts_out_of_range", "event_ts_placeholder"]
     assert reasons[2][-1] == "value_not_finite"
     assert reasons[3] == ["value_at_or_below_floor"]
     assert reasons[4:] == [[], []]
