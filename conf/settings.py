@@ -39,6 +39,10 @@ def _duration(value: Any) -> Any:
     return value
 
 
+def _severity(value: Any) -> Any:
+    return "off" if value is False else value  # YAML reads a bare off as false
+
+
 Duration = Annotated[timedelta, BeforeValidator(_duration), Field(gt=timedelta(0))]
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -104,6 +108,14 @@ class Sources(_Node):
     items: ItemSource | None = None
 
 
+class Volume(_Node):
+    """Events of the newest full UTC day before --as-of against the mean of the same weekday in the weeks before."""
+
+    weeks: Positive = 4
+    least_share: Annotated[float, Field(gt=0)] | None = Field(None, description="fewer than this share fail the run")
+    most_share: Annotated[float, Field(gt=0)] | None = Field(None, description="more than this share fail the run")
+
+
 class Ingest(_Node):
     """What is accepted. A value above ``value_cap`` is cut to it; one at or below ``value_floor`` is rejected."""
 
@@ -112,7 +124,13 @@ class Ingest(_Node):
     earliest: str = "1990-01-01T00:00:00Z"
     latest: str = "2100-01-01T00:00:00Z"
     clock_tolerance: Duration = Field(timedelta(days=1), description="event_ts may lie this far after available_ts")
+    max_lateness: Duration | None = Field(None, description="an event that arrives later than this is rejected")
+    checks: dict[str, Annotated[Literal["reject", "warn", "off"], BeforeValidator(_severity)]] = Field(
+        default_factory=dict, description="check id -> reject, warn or off, where it shall not be as features/quality.py has it"
+    )
     max_rejected_share: Share = 0.1
+    max_staleness: Duration | None = Field(None, description="a newest visible event older than this fails the run")
+    volume: Volume = Volume()  # type: ignore[call-arg]
 
 
 class Features(_Node):

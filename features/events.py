@@ -1,90 +1,104 @@
 """Raw events and raw items -> rows of the contracts, or the reasons why not. No bad row ends the job; none is lost.
 
-A row is good iff its ``reasons`` are empty. Values are read with ``try_`` functions (ANSI casts would end the job), and
-the split is null-safe: every row is on exactly one side.
+A row is good iff its ``reasons`` (features/quality.py) are empty. Values are read with ``try_`` functions (ANSI casts would
+end the job), and the split is null-safe: every row is on exactly one side.
 """
 
 from __future__ import annotations
 
-from datetime import timedelta
-from functools import reduce
+from dataclasses import dataclass
+from datetime import datetime
 
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
+from pyspark.sql.types import StringType
 
 from conf import columns as c
 from conf.settings import EventSource, Ingest, ItemSource
 from features.contracts import EVENTS, ITEMS
-from features.raw_values import number, raw_json, text, timestamp, vector
+from features.quality import EVENT_CHECKS, ITEM_CHECKS, Judge, is_rejected, judges, reasons
+from features.raw_values import epoch_unit, number, raw_json, text, timestamp, vector
+from features.windows import to_micros
 
-#: Beyond this a value is a fault, and sums of it would overflow.
-LARGEST_VALUE = 1e12
+
+@dataclass(frozen=True)
+class Looked:
+    """When the source was last looked at, and when this look's news became known. Neither moment is the wall clock's."""
+
+    before: datetime
+    known: datetime
 
 
-def validate_events(raw: DataFrame, source: EventSource, ingest: Ingest) -> DataFrame:
-    """The columns of ``events``, ``reasons`` (empty: good) and ``raw`` (the source's row as JSON; NULL for a good row)."""
+def read_events(
+    raw: DataFrame, source: EventSource, ingest: Ingest, looked: Looked | None = None, known: DataFrame | None = None
+) -> DataFrame:
+    """One row a raw row, readable or not: the columns of ``events`` and, with an underscore, what checks ask for.
+
+    ``looked`` is for a source that does not say when a row arrived: what happened before the last look at it, and was not
+    there then, was not known then either. ``known`` has the ids of ``events``; its rows are marked.
+    """
     names = source.columns
     read = raw.select(
         F.struct("*").alias("_row"),
         text(raw, names.user_id).alias(c.USER_ID),
         text(raw, names.item_id).alias(c.ITEM_ID),
-        _event_type(raw, source).alias(c.EVENT_TYPE),
+        _blanks(raw, names.user_id, names.item_id).alias("_blanks"),
+        (text(raw, names.event_type) if names.event_type else F.lit(None).cast("string")).alias("_raw_type"),
         timestamp(raw, names.event_ts).alias(c.EVENT_TS),
-        timestamp(raw, names.available_ts or names.event_ts).alias(c.AVAILABLE_TS),
+        epoch_unit(raw, names.event_ts).alias("_unit"),
+        (timestamp(raw, names.available_ts) if names.available_ts else F.lit(None).cast("timestamp")).alias("_arrival"),
         (number(raw, names.value) if names.value else F.lit(None).cast("double")).alias("_value"),
         (text(raw, names.value) if names.value else F.lit(None).cast("string")).alias("_value_text"),
         (text(raw, names.session_id) if names.session_id else F.lit(None).cast("string")).alias(c.SESSION_ID),
         (text(raw, names.event_id) if names.event_id else F.lit(None).cast("string")).alias("_event_id"),
     )
     cap = F.lit(ingest.value_cap).cast("double")
-    capped = read.withColumn(c.VALUE, F.when(F.col("_value") > cap, cap).otherwise(F.col("_value")))
-    judged = capped.withColumn(c.REASONS, _because(_event_faults(source, ingest)))
-    return judged.select(
-        _event_id(source).alias(c.EVENT_ID), c.USER_ID, c.ITEM_ID, c.EVENT_TYPE, c.EVENT_TS, c.AVAILABLE_TS, c.VALUE,
-        c.SESSION_ID, F.lit(source.name).alias(c.SOURCE), c.REASONS,
-        F.when(F.size(c.REASONS) > 0, raw_json("_row")).alias(c.RAW),
-    )  # fmt: skip
+    typed = read.withColumns({
+        c.EVENT_TYPE: _event_type(source),
+        c.VALUE: F.when(F.col("_value") > cap, cap).otherwise(F.col("_value")),
+        c.AVAILABLE_TS: F.col("_arrival") if names.available_ts else _first_seen(looked),
+        c.SOURCE: F.lit(source.name),
+    })  # fmt: skip
+    whole = typed.withColumn(c.EVENT_ID, _event_id(source))
+    if known is None:
+        return whole.withColumn("_known", F.lit(False))
+    marked = known.select(c.EVENT_ID).withColumn("_is_known", F.lit(True))
+    return whole.join(marked, c.EVENT_ID, "left").withColumn("_known", F.col("_is_known").isNotNull())
 
 
-def _event_faults(source: EventSource, ingest: Ingest) -> dict[str, Column]:
-    value, happened, arrived = F.col("_value"), F.col(c.EVENT_TS), F.col(c.AVAILABLE_TS)
-    earliest, latest = (F.lit(t).cast("timestamp") for t in (ingest.earliest, ingest.latest))
-    tolerance_us = ingest.clock_tolerance // timedelta(microseconds=1)
-    faults = {
-        "user_id_missing": F.col(c.USER_ID).isNull(),
-        "item_id_missing": F.col(c.ITEM_ID).isNull(),
-        "event_ts_unreadable": happened.isNull(),
-        "event_ts_out_of_range": (happened < earliest) | (happened >= latest),
-        "value_unreadable": value.isNull() & F.col("_value_text").isNotNull(),
-        "value_not_finite": F.isnan(value) | (F.abs(value) == float("inf")),
-        "value_out_of_range": (F.abs(c.VALUE) > LARGEST_VALUE) & ~F.isnan(value) & (F.abs(value) < float("inf")),
-    }
-    if ingest.value_floor is not None:
-        faults["value_at_or_below_floor"] = value <= ingest.value_floor
-    if source.columns.event_id:
-        faults["event_id_missing"] = F.col("_event_id").isNull()
-    if source.columns.available_ts:
-        ahead = F.unix_micros(happened) - F.unix_micros(arrived)
-        faults |= {
-            "available_ts_unreadable": arrived.isNull(),
-            "available_ts_out_of_range": (arrived < earliest) | (arrived >= latest),
-            "event_ts_after_available": ahead > tolerance_us,
-        }
-    return faults
+def judged(rows: DataFrame, asked: tuple[Judge, ...]) -> DataFrame:
+    """Rows of ``read_events`` -> the columns of ``events``, ``reasons`` (empty: good) and ``raw`` (JSON; NULL for a good row)."""
+    return rows.select(
+        *EVENTS.column_names, reasons(asked).alias(c.REASONS), F.when(is_rejected(asked), raw_json("_row")).alias(c.RAW)
+    )
 
 
-def _because(faults: dict[str, Column]) -> Column:
-    """The names of those faults that are true, in order; a fault that cannot be judged (NULL) is none."""
-    names = F.array_compact(F.array(*[F.when(holds, F.lit(name)) for name, holds in faults.items()]))
-    # Most rows are good: they are spared the making of an array.
-    any_fault = reduce(Column.__or__, (F.coalesce(holds, F.lit(False)) for holds in faults.values()))
-    return F.when(any_fault, names).otherwise(F.array().cast("array<string>"))
+def validate_events(raw: DataFrame, source: EventSource, ingest: Ingest, looked: Looked | None = None) -> DataFrame:
+    """Raw rows -> the columns of ``events``, ``reasons`` and ``raw``."""
+    return judged(read_events(raw, source, ingest, looked), judges(EVENT_CHECKS, source, ingest))
 
 
-def _event_type(raw: DataFrame, source: EventSource) -> Column:
+def _first_seen(looked: Looked | None) -> Column:
+    happened = F.col(c.EVENT_TS)
+    if looked is None:
+        return happened
+    before, known = (F.timestamp_micros(F.lit(to_micros(m))) for m in (looked.before, looked.known))
+    return F.when(happened < before, known).otherwise(happened)
+
+
+def _blanks(raw: DataFrame, *names: str) -> Column:
+    """Whether blanks around an id are cut off. Only text has any."""
+    cut = F.lit(False)
+    for name in names:
+        if isinstance(raw.schema[name].dataType, StringType):
+            cut = cut | (F.length(F.col(f"`{name}`")) != F.length(text(raw, name)))
+    return cut
+
+
+def _event_type(source: EventSource) -> Column:
     if source.columns.event_type is None:
         return F.lit(source.default_type)
-    found = text(raw, source.columns.event_type)
+    found = F.col("_raw_type")
     kept = F.when(found.isin(*c.EVENT_TYPES), found).otherwise("other")
     for raw_type, event_type in source.event_types.items():
         kept = F.when(found == raw_type, event_type).otherwise(kept)
@@ -118,8 +132,15 @@ def first_available(good: DataFrame) -> DataFrame:
     return marked.where(F.col("_earlier").isNull()).select(*EVENTS.column_names)
 
 
-def validate_items(raw: DataFrame, source: ItemSource) -> DataFrame:
-    """The columns of ``items``, ``reasons`` and ``raw``. Of rows with the same id one is kept, the others are rejected."""
+def validate_items(raw: DataFrame, source: ItemSource, ingest: Ingest | None = None) -> DataFrame:
+    """The columns of ``items``, ``reasons`` and ``raw``."""
+    ingest = ingest or Ingest()  # type: ignore[call-arg]
+    asked = judges(ITEM_CHECKS, source, ingest)
+    return judged_items(read_items(raw, source, ingest), asked)
+
+
+def read_items(raw: DataFrame, source: ItemSource, ingest: Ingest) -> DataFrame:
+    """One row a raw row: the columns of ``items`` and what checks ask for. Of good rows with the same id one is the first."""
     names = source.columns
     times = {
         c.RELEASE_TS: names.release_ts,
@@ -130,6 +151,7 @@ def validate_items(raw: DataFrame, source: ItemSource) -> DataFrame:
     read = raw.select(
         raw_json(F.struct("*")).alias(c.RAW),
         text(raw, names.item_id).alias(c.ITEM_ID),
+        _blanks(raw, names.item_id).alias("_blanks"),
         *((timestamp(raw, name) if name else nothing.cast("timestamp")).alias(as_) for as_, name in times.items()),
         *((text(raw, name) if name else nothing.cast("string")).alias(f"_{as_}_text") for as_, name in times.items()),
         *(
@@ -141,19 +163,16 @@ def validate_items(raw: DataFrame, source: ItemSource) -> DataFrame:
         (vector(raw, names.embedding) if names.embedding else nothing.cast("array<float>")).alias(c.EMBEDDING),
         (F.col(f"`{names.embedding}`").isNotNull() if names.embedding else F.lit(False)).alias("_has_embedding"),
     )
-    faults = {
-        "item_id_missing": F.col(c.ITEM_ID).isNull(),
-        **{f"{name}_unreadable": F.col(name).isNull() & F.col(f"_{name}_text").isNotNull() for name in times},
-        "price_unreadable": F.col(c.PRICE).isNull() & F.col("_price_text").isNotNull(),
-        "price_not_finite": F.isnan(c.PRICE) | (F.abs(c.PRICE) == float("inf")),
-        "embedding_unreadable": F.col("_has_embedding") & F.col(c.EMBEDDING).isNull(),
-    }
-    judged = read.withColumn("_faults", _because(faults)).withColumn(c.RELEASE_KNOWN, F.col(c.RELEASE_TS).isNotNull())
+    alone = judges([check for check in ITEM_CHECKS if check.id != "item_id_duplicate"], source, ingest)
+    marked = read.withColumn("_faulty", is_rejected(alone)).withColumn(c.RELEASE_KNOWN, F.col(c.RELEASE_TS).isNotNull())
     # Good rows come first, then the order of their text: which one stays does not depend on the order of files.
-    same = Window.partitionBy(c.ITEM_ID).orderBy(F.size("_faults").asc_nulls_last(), F.col(c.RAW).asc_nulls_last())
-    again = (F.row_number().over(same) > 1) & F.col(c.ITEM_ID).isNotNull() & (F.size("_faults") == 0)
-    reasons = F.when(again, F.array(F.lit("item_id_duplicate"))).otherwise(F.col("_faults"))
-    return judged.withColumn(c.REASONS, reasons).select(*ITEMS.column_names, c.REASONS, c.RAW)
+    same = Window.partitionBy(c.ITEM_ID).orderBy("_faulty", F.col(c.RAW).asc_nulls_last())
+    return marked.withColumn("_again", (F.row_number().over(same) > 1) & ~F.col("_faulty"))
+
+
+def judged_items(rows: DataFrame, asked: tuple[Judge, ...]) -> DataFrame:
+    """Rows of ``read_items`` -> the columns of ``items``, ``reasons`` (empty: good) and ``raw``."""
+    return rows.select(*ITEMS.column_names, reasons(asked).alias(c.REASONS), c.RAW)
 
 
 def _attributes(raw: DataFrame, names: tuple[str, ...]) -> Column:

@@ -18,7 +18,14 @@ from pyspark.sql.types import (
 _BLANKS = " \t\r\n\u00a0"
 #: Below this many a unit of epoch time is not yet exhausted: seconds up to the year 5138, then ms, µs, ns.
 _SECONDS_BELOW, _MILLIS_BELOW, _MICROS_BELOW = 10**11, 10**14, 10**17
-_DIGITS = r"^[+-]?\d{9,18}$"
+_UNITS_OF_EPOCH = ((_SECONDS_BELOW, "s"), (_MILLIS_BELOW, "ms"), (_MICROS_BELOW, "us"))
+#: The units in which a source may count epoch time.
+EPOCH_UNITS = ("s", "ms", "us", "ns")
+#: Text that is an epoch number. Fewer digits may be a date without its dashes, and are none.
+_DIGITS = r"^[+-]?\d{9,19}$"
+_FRACTION = r"^[+-]?(\d{9,19}\.\d*|\d(\.\d+)?[eE]\+?\d{1,2})$"
+#: Text without a date would be read as a time of today: by the wall clock.
+_DATED = r"^[+-]?\d{4}"
 
 
 def _column(name: str) -> Column:
@@ -60,21 +67,44 @@ def timestamp(raw: DataFrame, name: str) -> Column:
         return _from_fraction(column.try_cast("double"))
     if isinstance(kind, StringType):
         trimmed = F.btrim(column, F.lit(_BLANKS))
-        return F.when(trimmed.rlike(_DIGITS), _from_epoch(trimmed.try_cast("bigint"))).otherwise(
-            F.try_to_timestamp(trimmed)
+        return (
+            F.when(trimmed.rlike(_DIGITS), _from_epoch(trimmed.try_cast("bigint")))
+            .when(trimmed.rlike(_FRACTION), _from_fraction(trimmed.try_cast("double")))
+            .when(trimmed.rlike(_DATED), F.try_to_timestamp(trimmed))
         )
     return F.lit(None).cast("timestamp")
 
 
+def epoch_unit(raw: DataFrame, name: str) -> Column:
+    """In which unit an epoch number was taken to be: one of ``EPOCH_UNITS``; NULL for what is no epoch number."""
+    column, kind = _column(name), raw.schema[name].dataType
+    if isinstance(kind, IntegralType | FractionalType):
+        number = column.try_cast("double")
+    elif isinstance(kind, StringType):
+        trimmed = F.btrim(column, F.lit(_BLANKS))
+        number = F.when(trimmed.rlike(_DIGITS) | trimmed.rlike(_FRACTION), trimmed.try_cast("double"))
+    else:
+        return F.lit(None).cast("string")
+    unit = F.when(F.isnan(number), None)
+    for below, name_ in _UNITS_OF_EPOCH:
+        unit = unit.when(F.abs(number) < below, name_)
+    return unit.when(number.isNotNull(), "ns")
+
+
 def _from_epoch(number: Column) -> Column:
-    size = F.abs(number)
     micros = (
-        F.when(size < _SECONDS_BELOW, number * 1_000_000)
-        .when(size < _MILLIS_BELOW, number * 1_000)
-        .when(size < _MICROS_BELOW, number)
-        .otherwise(F.floor(number / 1_000))
+        F.when(_within(number, _SECONDS_BELOW), number * 1_000_000)
+        .when(_within(number, _MILLIS_BELOW), number * 1_000)
+        .when(_within(number, _MICROS_BELOW), number)
+        # Whole numbers all the way: a double of this size steps by 256 ns.
+        .otherwise(F.call_function("div", number, F.lit(1_000)))
     )
     return F.timestamp_micros(micros)
+
+
+def _within(number: Column, bound: int) -> Column:
+    # Not abs(): the smallest BIGINT has none, and would end the job.
+    return (number > -bound) & (number < bound)
 
 
 def _from_fraction(number: Column) -> Column:

@@ -1,4 +1,4 @@
-"""The README's list of tables, made from the contracts: ``python -m jobs.dictionary README.md`` rewrites it."""
+"""The README's lists of tables and of checks, made from the code: ``python -m jobs.dictionary README.md`` rewrites them."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import sys
 from pathlib import Path
 
 from features.contracts import TABLES, Table
-
-START, END = "<!-- tables: made by jobs/dictionary.py -->", "<!-- end of tables -->"
+from features.quality import EVENT_CHECKS, ITEM_CHECKS
 
 
 def overview() -> str:
@@ -26,13 +25,31 @@ def _columns(table: Table) -> list[str]:
     return [head, "", "| column | type | meaning |", "|---|---|---|", *rows, "", "</details>", ""]
 
 
+def checks() -> str:
+    """One line a check of events and of items, as Markdown."""
+    lines = ["| check | of | by default | bad is |", "|---|---|---|---|"]
+    of_events, of_items = ({check.id: check for check in some} for some in (EVENT_CHECKS, ITEM_CHECKS))
+    for name, check in (of_events | of_items).items():
+        of = " and ".join(what for what, some in (("events", of_events), ("items", of_items)) if name in some)
+        verdict = f"{check.severity}, always" if check.needed else check.severity
+        lines.append(f"| `{name}` | {of} | {verdict} | {check.about.replace('|', '∣')} |")
+    return "\n".join(lines)
+
+
+#: What is made -> by whom. Each part of the README lies between two marks that name it.
+PARTS = {"tables": overview, "checks": checks}
+
+
 def rewrite(text: str) -> str:
-    """The text with the part between the two marks made anew. Raises ValueError when a mark is missing."""
-    before, _, rest = text.partition(START)
-    _, found, after = rest.partition(END)
-    if not found:
-        raise ValueError(f"the text lacks {START} … {END}")
-    return f"{before}{START}\n{overview()}\n{END}{after}"
+    """The text with the parts between their marks made anew. Raises ValueError when a mark is missing."""
+    for name, make in PARTS.items():
+        start, end = f"<!-- {name}: made by jobs/dictionary.py -->", f"<!-- end of {name} -->"
+        before, _, rest = text.partition(start)
+        _, found, after = rest.partition(end)
+        if not found:
+            raise ValueError(f"the text lacks {start} … {end}")
+        text = f"{before}{start}\n{make()}\n{end}{after}"
+    return text
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
-"""Raw events and items -> ``events``, ``items`` and what was rejected. Files that were read before are left alone.
+"""Raw events and raw items -> ``events``, ``items`` and what was rejected. Files that were read before are left alone.
 
-All valid events are kept, also those later than ``--as-of``: the time law is applied where events are read.
+All valid events are kept, also those later than ``--as-of``: the time law is applied where events are read. An event that
+came late never changes what an earlier run knew: where the source has no arrival time, it became known at this run.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from pyspark.sql import functions as F
 from conf import columns as c
 from features import events as rules
 from features.contracts import EVENTS, EVENTS_REJECTED, ITEMS, ITEMS_REJECTED
-from jobs import cli, sources
+from features.quality import EVENT_CHECKS, ITEM_CHECKS, judges, tally
+from jobs import cli, quality, sources
 from jobs.cli import Context
 from jobs.errors import DataQualityError
 from jobs.progress import console, step
@@ -20,6 +22,7 @@ from jobs.run_log import Run, recorded
 
 def ingest(context: Context) -> None:
     """Read what is new, validate, split, write, and check that every row went somewhere."""
+    quality.require_known_checks(context)
     warehouse, source = context.warehouse, context.settings.source
     found = sources.files(context.spark, source.events)
     catalogue = sources.files(context.spark, source.items) if source.items else {}
@@ -36,6 +39,10 @@ def ingest(context: Context) -> None:
         new_events, new_items = sources.unread(warehouse, found), sources.unread(warehouse, catalogue)
         if new_events:
             _ingest_events(context, run, new_events)
+        else:
+            # A dead feed brings no file, and must be noticed all the same.
+            quality.check_fresh(context, None)
+            quality.check_volume(context, None)
         if new_events or new_items:
             _ingest_items(context, run, catalogue)
         if not (new_events or new_items):
@@ -45,73 +52,64 @@ def ingest(context: Context) -> None:
 
 def _ingest_events(context: Context, run: Run, new: dict[str, int]) -> None:
     spark, settings, warehouse = context.spark, context.settings, context.warehouse
-    raw = sources.read(spark, settings.source.events, new)
-    with step(spark, f"validate events of {settings.source.events.name}"):
-        # Not persisted: to judge rows anew costs less than to keep them all, and counting needs few of their columns.
-        checked = rules.validate_events(raw, settings.source.events, settings.ingest)
-        row = checked.agg(F.count("*").alias("n"), F.count_if(F.size(c.REASONS) > 0).alias("bad")).first()
-        read, bad = int(row["n"]), int(row["bad"])  # type: ignore[index]
-    _check_share(context, read, bad, checked)
-    good, rejected = rules.split(checked)
+    source = settings.source.events
+    raw = sources.read(spark, source, new)
+    asked = judges(EVENT_CHECKS, source, settings.ingest)
+    looked = quality.looked(context)
     known = warehouse.read(EVENTS).select(c.EVENT_ID) if warehouse.exists(EVENTS) else None
+    # What is known already is not too late; only that check needs to ask, and the join is dear.
+    too_late_asked = any(judge.check.id == "too_late" for judge in asked) and (looked or source.columns.available_ts)
+    with step(spark, f"validate events of {source.name}"):
+        # Not persisted: to judge rows anew costs less than to keep them all, and counting needs few of their columns.
+        rows = rules.read_events(raw, source, settings.ingest, looked, known if too_late_asked else None)
+        row = tally(rows, asked, newest_us=quality.newest_visible(asked, context.as_of)).first().asDict()  # type: ignore[union-attr]
+    checked = rules.judged(rows, asked)
+    quality.check_share(context, row, asked, checked)
+    good, rejected = rules.split(checked)
+    quality.check_fresh(context, row["newest_us"])
+    quality.check_volume(context, good)
     fresh = rules.first_available(good)
     with step(spark, "write events"):
         fresh = fresh if known is None else fresh.join(known, c.EVENT_ID, "left_anti")
         written = warehouse.append(EVENTS, fresh.sortWithinPartitions(c.EVENT_TS, c.EVENT_ID))
     with step(spark, "write rejected events"):
-        lost = warehouse.append(EVENTS_REJECTED, _rejected(rejected, run)) if bad else 0
-    duplicate = read - bad - written
+        lost = warehouse.append(EVENTS_REJECTED, _rejected(rejected, run)) if row["rejected"] else 0
+    duplicate = row["read"] - row["rejected"] - written
     run.counts |= {
-        "events_read": read,
+        "events_read": row["read"],
         "events_written": written,
         "events_rejected": lost,
         "events_duplicate": duplicate,
     }
-    if lost != bad or duplicate < 0:
+    quality.report(run, row, asked, "events")
+    if lost != row["rejected"] or duplicate < 0:
         raise DataQualityError(
-            f"events do not add up: read {read}, written {written}, rejected {lost} of {bad}, duplicate {duplicate}; "
-            "the source changed while it was read; run ingest again"
+            f"events do not add up: read {row['read']}, written {written}, rejected {lost} of {row['rejected']}, duplicate "
+            f"{duplicate}; the source changed while it was read; run ingest again"
         )
 
 
 def _ingest_items(context: Context, run: Run, catalogue: dict[str, int]) -> None:
     spark, settings, warehouse = context.spark, context.settings, context.warehouse
     events = warehouse.read(EVENTS)
-    read = bad = 0
+    row = {"read": 0, "rejected": 0}
     known = rejected = None
     if settings.source.items:
-        checked = rules.validate_items(
-            sources.read(spark, settings.source.items, catalogue), settings.source.items
-        ).persist()
-        row = checked.agg(F.count("*").alias("n"), F.count_if(F.size(c.REASONS) > 0).alias("bad")).first()
-        read, bad = int(row["n"]), int(row["bad"])  # type: ignore[index]
-        known, rejected = rules.split_items(checked)
+        raw = sources.read(spark, settings.source.items, catalogue)
+        asked = judges(ITEM_CHECKS, settings.source.items, settings.ingest)
+        rows = rules.read_items(raw, settings.source.items, settings.ingest).persist()
+        row = tally(rows, asked).first().asDict()  # type: ignore[union-attr]
+        known, rejected = rules.split_items(rules.judged_items(rows, asked))
+        quality.report(run, row, asked, "items", "items_")
     with step(spark, "write items"):
         written = warehouse.overwrite(ITEMS, rules.complete_items(known, events).coalesce(2))
-    if rejected is not None and bad:
+    if rejected is not None and row["rejected"]:
         warehouse.append(ITEMS_REJECTED, _rejected(rejected, run))
-    run.counts |= {"items_read": read, "items_rejected": bad, "items_written": written}
+    run.counts |= {"items_read": row["read"], "items_rejected": row["rejected"], "items_written": written}
 
 
 def _rejected(rows: DataFrame, run: Run) -> DataFrame:
     return rows.select(F.lit(run.run_id).alias(c.RUN_ID), c.RAW, c.REASONS)
-
-
-def _check_share(context: Context, read: int, bad: int, checked: DataFrame) -> None:
-    where = sources.locate(context.settings.source.events)
-    if read == 0:
-        raise DataQualityError(f"the event log at {where} is empty; check source.events.path in the settings")
-    limit = context.settings.ingest.max_rejected_share
-    if bad / read > limit:
-        reasons = checked.select(F.explode(c.REASONS).alias("reason")).groupBy("reason").count()
-        told = ", ".join(
-            f"{r['reason']} {r['count']:,}" for r in reasons.orderBy(F.desc("count"), "reason").limit(5).collect()
-        )
-        sample = checked.where(F.size(c.REASONS) > 0).select(c.RAW).first()[0]  # type: ignore[index]
-        raise DataQualityError(
-            f"{bad:,} of {read:,} events at {where} are not usable ({told}), more than ingest.max_rejected_share = {limit:g}; "
-            f"e.g. {sample[:300]}; mend the source or source.events.columns; nothing was written"
-        )
 
 
 if __name__ == "__main__":

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 
 import pytest
 from pyspark.sql import functions as F
@@ -10,6 +12,7 @@ from pyspark.sql import functions as F
 from conf.settings import EventSource, Ingest, ItemSource
 from features.contracts import EVENTS
 from features.events import complete_items, first_available, split, split_items, validate_events, validate_items
+from features.raw_values import epoch_unit, timestamp
 from jobs.table_io import schema, to_micros
 
 pytestmark = pytest.mark.spark
@@ -28,14 +31,48 @@ def check(spark, rows, kinds, ingest=None, **columns):
     return validate_events(raw, source(**columns), ingest or Ingest()).withColumn("us", F.unix_micros("event_ts"))
 
 
+UNITS = {"s": 1_000_000, "ms": 1_000, "us": 1, "ns": None}
+
+
+def epochs(us: int) -> dict[tuple[str, str], list]:
+    """(Spark type, unit) -> the ways in which a source may write this moment as an epoch number."""
+    found: dict[tuple[str, str], list] = {}
+    for unit, size in UNITS.items():
+        number = us * 1_000 if size is None else us // size
+        found["bigint", unit] = [number]
+        found["double", unit] = [float(number)]
+        found["decimal(20,0)", unit] = [Decimal(number)]
+        found["string", unit] = [str(number), f" {number} ", f"{number}.0", f"{number}."]
+    found["int", "s"] = [us // 1_000_000]
+    found["double", "s"] += [us / 1e6]
+    found["string", "s"] += [f"{us / 1e6:.6f}", f"{us // 1_000_000:.7e}".replace("e+09", "E9")]
+    return found
+
+
+@pytest.mark.parametrize(("kind", "unit"), sorted(epochs(NOON_US)))
+def test_an_epoch_number_is_read_in_every_unit_and_type(spark, kind, unit):
+    written = epochs(NOON_US)[kind, unit]
+    raw = spark.createDataFrame([(w,) for w in written], f"t {kind}")
+    found = raw.select(F.unix_micros(timestamp(raw, "t")), epoch_unit(raw, "t")).collect()
+    assert [tuple(row) for row in found] == [(NOON_US, unit)] * len(written)
+
+
+def test_numbers_of_any_size_are_read_or_refused_and_never_end_the_job(spark):
+    sizes = [0, -1, 2**63 - 1, -(2**63), 10**11 - 1, 10**11, 10**14, 10**17]
+    raw = spark.createDataFrame([(n,) for n in sizes], "t bigint")
+    assert raw.select(timestamp(raw, "t").alias("t")).where("t IS NOT NULL").count() == len(sizes)
+    raw = spark.createDataFrame([(x,) for x in (math.nan, math.inf, -math.inf, 1e300, -1e19)], "t double")
+    assert raw.select(timestamp(raw, "t").alias("t")).where("t IS NOT NULL").count() == 0
+
+
+def test_nanoseconds_keep_their_microsecond(spark):
+    raw = spark.createDataFrame([(1_709_294_400_123_456_789,)], "t bigint")
+    assert raw.select(F.unix_micros(timestamp(raw, "t"))).first()[0] == 1_709_294_400_123_456
+
+
 @pytest.mark.parametrize(
     ("kind", "value"),
     [
-        ("bigint", NOON_US // 1_000_000),
-        ("bigint", NOON_US // 1_000),
-        ("bigint", NOON_US),
-        ("double", NOON_US / 1e6),
-        ("string", str(NOON_US // 1_000)),
         ("string", "2024-03-01T12:00:00Z"),
         ("string", " 2024-03-01 12:00:00 "),
         ("string", "2024-03-01T14:00:00+02:00"),
@@ -43,9 +80,15 @@ def check(spark, rows, kinds, ingest=None, **columns):
         ("timestamp_ntz", NOON.replace(tzinfo=None)),
     ],
 )
-def test_a_moment_is_read_whatever_its_type_and_unit(spark, kind, value):
+def test_a_moment_is_read_whatever_its_type(spark, kind, value):
     row = check(spark, [("a", "b", value)], f"u string, i string, t {kind}").first()
     assert (row.us, row.reasons) == (NOON_US, [])
+
+
+def test_text_without_a_date_is_no_moment_and_never_a_time_of_today(spark):
+    rows = [("a", "b", t) for t in ("12:00", "T12:00:00", "now", "today", "epoch", "20240301", "01/03/2024", "2024-02-30")]
+    found = check(spark, rows, "u string, i string, t string").collect()
+    assert [row.reasons for row in found] == [["event_ts_unreadable"]] * len(rows)
 
 
 def test_a_date_is_its_midnight_in_utc(spark):
@@ -65,7 +108,7 @@ def test_every_reason_is_given_and_the_raw_row_is_kept(spark):
     found = check(spark, rows, "u string, i string, t string, v string", Ingest(value_floor=0, value_cap=5), value="v")
     reasons = [sorted(row.reasons) for row in found.collect()]
     assert reasons[0] == ["event_ts_unreadable", "item_id_missing", "user_id_missing", "value_unreadable"]
-    assert reasons[1] == ["event_ts_out_of_range"]
+    assert reasons[1] == ["event_ts_out_of_range", "event_ts_placeholder"]
     assert reasons[2][-1] == "value_not_finite"
     assert reasons[3] == ["value_at_or_below_floor"]
     assert reasons[4:] == [[], []]
