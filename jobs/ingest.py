@@ -11,13 +11,14 @@ from pyspark.sql import functions as F
 
 from conf import columns as c
 from features import events as rules
-from features.contracts import EVENTS, EVENTS_REJECTED, ITEMS, ITEMS_REJECTED
+from features.contracts import EVENTS, EVENTS_REJECTED, ITEMS, ITEMS_REJECTED, RUNS, Table
 from features.quality import EVENT_CHECKS, ITEM_CHECKS, judges, tally
 from jobs import cli, quality, sources
 from jobs.cli import Context
 from jobs.errors import DataQualityError
 from jobs.progress import console, step
 from jobs.run_log import Run, recorded
+from jobs.table_io import Warehouse
 
 
 def ingest(context: Context) -> None:
@@ -73,7 +74,7 @@ def _ingest_events(context: Context, run: Run, new: dict[str, int]) -> None:
         fresh = fresh if known is None else fresh.join(known, c.EVENT_ID, "left_anti")
         written = warehouse.append(EVENTS, fresh.sortWithinPartitions(c.EVENT_TS, c.EVENT_ID))
     with step(spark, "write rejected events"):
-        lost = warehouse.append(EVENTS_REJECTED, _rejected(rejected, run)) if row["rejected"] else 0
+        lost = _write_rejected(warehouse, EVENTS_REJECTED, rejected, run) if row["rejected"] else 0
     duplicate = row["read"] - row["rejected"] - written
     run.counts |= {
         "events_read": row["read"],
@@ -104,12 +105,31 @@ def _ingest_items(context: Context, run: Run, catalogue: dict[str, int]) -> None
     with step(spark, "write items"):
         written = warehouse.overwrite(ITEMS, rules.complete_items(known, events).coalesce(2))
     if rejected is not None and row["rejected"]:
-        warehouse.append(ITEMS_REJECTED, _rejected(rejected, run))
+        _write_rejected(warehouse, ITEMS_REJECTED, rejected, run)
     run.counts |= {"items_read": row["read"], "items_rejected": row["rejected"], "items_written": written}
 
 
-def _rejected(rows: DataFrame, run: Run) -> DataFrame:
-    return rows.select(F.lit(run.run_id).alias(c.RUN_ID), c.RAW, c.REASONS)
+def _write_rejected(warehouse: Warehouse, table: Table, rows: DataFrame, run: Run) -> int:
+    """Add the rows. What a run left there that did not finish, and whose files are read again now, goes in the same commit."""
+    mine = rows.select(F.lit(run.run_id).alias(c.RUN_ID), c.RAW, c.REASONS)
+    left = _unfinished(warehouse, table)
+    if not left:
+        return warehouse.append(table, mine)
+    either = ", ".join(f"'{run_id}'" for run_id in [run.run_id, *left])
+    warehouse.replace(table, mine, f"{c.RUN_ID} IN ({either})")
+    return warehouse.read(table).where(F.col(c.RUN_ID) == run.run_id).count()
+
+
+def _unfinished(warehouse: Warehouse, table: Table) -> list[str]:
+    if not warehouse.exists(table):
+        return []
+    there = warehouse.read(table).select(c.RUN_ID).distinct()
+    if warehouse.exists(RUNS):
+        done = warehouse.read(RUNS).where((F.col("job") == "ingest") & (F.col("status") == "ok")).select(c.RUN_ID)
+        there = there.join(done, c.RUN_ID, "left_anti")
+    for name in (table.name, RUNS.name):
+        warehouse.inputs.pop(name, None)  # bookkeeping, not an input
+    return sorted(row[0] for row in there.collect())
 
 
 if __name__ == "__main__":
