@@ -57,6 +57,7 @@ def write_log(spark, folder: Path, domain: str) -> None:
     log["event_type"] = [raw_types[k % len(raw_types)] for k in range(len(log))]
     _write(log, source.events.columns, folder / "events.parquet")
     catalogue = worlds.items(spark, ITEMS_N, DAYS, 0, **SHAPES[domain]).toPandas()
+    catalogue["available_from"] = catalogue.release_ts
     _write(catalogue, source.items.columns, folder / "items.parquet")
 
 
@@ -83,7 +84,7 @@ def built(request, spark, tmp_path_factory):
         nightly(context)
     else:
         ingest(context)
-        build(context, backfill=True)
+        build(context, backfill=False)
     return domain, context
 
 
