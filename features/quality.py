@@ -131,7 +131,8 @@ def _ids(source: EventSource | ItemSource) -> Callable[[Callable[[Column], Colum
 
 def _is_placeholder(name: str) -> Column:
     column = F.col(name)
-    return F.lower(column).isin(*PLACEHOLDERS) | column.rlike("^[0-]{8,}$")
+    # The first sign is looked at before the pattern: most ids are spared it.
+    return F.lower(column).isin(*PLACEHOLDERS) | (column.startswith("0") & column.rlike("^0[0-]{7,}$"))
 
 
 def _outside(name: str, ingest: Ingest) -> Column:

@@ -29,8 +29,9 @@ def row(who, when, what="i1", how_many=1) -> dict:
 
 
 def deployment(spark, folder, log, ingest_settings=None, columns=None, as_of=shop.NIGHT):
-    """A log written to its file, and a context on it."""
-    pd.DataFrame(log).to_csv(folder / "log.csv", index=False)
+    """A log written to its file (None: the file as it is, which is then no new one), and a context on it."""
+    if log is not None:
+        pd.DataFrame(log).to_csv(folder / "log.csv", index=False)
     source = shop.settings(folder).source.events.model_dump()
     source["columns"] = source["columns"] | (columns or {})
     chosen = shop.settings(folder, source={"events": source}, ingest=ingest_settings or {})
@@ -56,7 +57,8 @@ def known_at(context, moment):
 @pytest.mark.parametrize("arrives", [False, True], ids=["no arrival column", "an arrival column"])
 def test_a_late_event_is_seen_by_later_moments_only_and_one_too_late_is_rejected(spark, tmp_path, arrives):
     night, next_night = shop.NIGHT, shop.NIGHT + DAY
-    log = [row(f"u{k}", night - timedelta(hours=3 * k + 1)) for k in range(20)]
+    log = [row(f"u{k}", night - timedelta(hours=3 * k + 1)) for k in range(19)]
+    log.append(row("old", night - 20 * DAY))  # read again after more than max_lateness: a duplicate, not too late
     late, too_late = row("late", night - 2 * DAY), row("too_late", night - 9 * DAY)
     new = row("new", night + timedelta(hours=2))
     columns = {}
@@ -151,7 +153,7 @@ def test_volume_counts_what_is_known_together_with_what_is_new_and_is_judged_wit
     newest = [r for r in steady(4) if r["when"] >= text(shop.NIGHT - DAY)]
     ingest(deployment(spark, tmp_path, [*old, *newest[:2]]))
     with pytest.raises(DataQualityError, match="has 2 events"):
-        ingest(deployment(spark, tmp_path, [*old, *newest[:2]], limits))  # no new file
+        ingest(deployment(spark, tmp_path, None, limits))
     with pytest.raises(DataQualityError, match="has 3 events"):
         ingest(deployment(spark, tmp_path, [*old, *newest[:3]], limits))
     ingest(deployment(spark, tmp_path, [*old, *newest], limits))
@@ -161,11 +163,13 @@ def test_a_feed_that_died_fails_the_night_with_or_without_a_new_file(spark, tmp_
     log = [row("a", shop.NIGHT - timedelta(hours=10)), row("b", shop.NIGHT - timedelta(hours=30))]
     limits = {"max_staleness": "10h"}
     ingest(deployment(spark, tmp_path, log, limits))  # just young enough, as a new row
-    ingest(deployment(spark, tmp_path, log, limits))  # and as a known one
+    context = deployment(spark, tmp_path, None, limits)
+    ingest(context)  # and as a known one
+    assert last_run(context).message == "no new file"
     second = timedelta(seconds=1)
     told = r"no event of the last 10h before 2024-02-12T00:00:01Z .* the newest happened 2024-02-11T14:00:00Z.*nothing was written"
     with pytest.raises(DataQualityError, match=told):
-        ingest(deployment(spark, tmp_path, log, limits, as_of=shop.NIGHT + second))
+        ingest(deployment(spark, tmp_path, None, limits, as_of=shop.NIGHT + second))
     # What is yet to happen makes no feed fresh.
     future = [*log, row("c", shop.NIGHT + second)]
     with pytest.raises(DataQualityError, match=told):

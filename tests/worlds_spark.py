@@ -114,7 +114,10 @@ class _World:
             c.EVENT_ID: F.concat(F.lit("e"), key),
             c.USER_ID: F.concat(F.lit("u"), F.col("user")),
             c.ITEM_ID: F.concat(F.lit("i"), F.col("item")),
-            c.EVENT_TYPE: F.when(purchase, "purchase").when(kind >= 0.8, "cart").when(kind >= 0.5, "click").otherwise("view"),
+            c.EVENT_TYPE: F.when(purchase, "purchase")
+            .when(kind >= 0.8, "cart")
+            .when(kind >= 0.5, "click")
+            .otherwise("view"),
             c.EVENT_TS: F.timestamp_micros(F.col("us") + START_US),
             c.AVAILABLE_TS: F.timestamp_micros(F.col("us") + START_US + late + second),
             c.VALUE: F.when(purchase, F.floor(self._draw("value") * 5) + 1.0),
