@@ -206,6 +206,17 @@ def complete_items(catalogue: DataFrame | None, events: DataFrame) -> DataFrame:
     return filled.select(*ITEMS.column_names)
 
 
+def grown_items(items: DataFrame, new_events: DataFrame) -> DataFrame:
+    """``items`` with what events that were added to the log say of items: those not known yet, and earlier first events."""
+    seen = new_events.groupBy(c.ITEM_ID).agg(F.min(c.EVENT_TS).alias("_first"))
+    stated = F.coalesce(c.RELEASE_KNOWN, F.lit(False))
+    both = items.join(seen, on=c.ITEM_ID, how="full").withColumns({
+        c.RELEASE_TS: F.when(stated, F.col(c.RELEASE_TS)).otherwise(F.least(c.RELEASE_TS, "_first")),
+        c.RELEASE_KNOWN: stated,
+    })  # fmt: skip
+    return both.select(*ITEMS.column_names)
+
+
 def _sides(validated: DataFrame) -> tuple[DataFrame, DataFrame]:
     good = F.coalesce(F.size(c.REASONS) == 0, F.lit(False))
     return validated.where(good), validated.where(~good)

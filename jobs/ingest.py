@@ -44,7 +44,7 @@ def ingest(context: Context) -> None:
             # A dead feed brings no file, and must be noticed all the same.
             quality.check_fresh(context, None)
             quality.check_volume(context, None)
-        if new_events or new_items:
+        if new_items or (new_events and not _grow_items(context, run)):
             _ingest_items(context, run, catalogue)
         if not (new_events or new_items):
             run.message = "no new file"
@@ -88,6 +88,22 @@ def _ingest_events(context: Context, run: Run, new: dict[str, int]) -> None:
             f"events do not add up: read {row['read']}, written {written}, rejected {lost} of {row['rejected']}, duplicate "
             f"{duplicate}; the source changed while it was read; run ingest again"
         )
+
+
+def _grow_items(context: Context, run: Run) -> bool:
+    """Where the catalogue is as it was: add what the new events tell of items. False if only a reading of everything can."""
+    warehouse = context.warehouse
+    version = warehouse.had_read(ITEMS, EVENTS) if warehouse.exists(ITEMS) else None
+    if version is None:
+        return False
+    try:
+        added = warehouse.added_since(EVENTS, version)
+    except DataQualityError:  # events were erased: what they told of items is found in those that are left
+        return False
+    with step(context.spark, "write items"):
+        grown = rules.grown_items(warehouse.read(ITEMS), added)
+        run.counts["items_written"] = warehouse.overwrite(ITEMS, grown.coalesce(2))
+    return True
 
 
 def _ingest_items(context: Context, run: Run, catalogue: dict[str, int]) -> None:

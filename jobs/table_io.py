@@ -78,6 +78,12 @@ class Warehouse:
         """The newest version of an existing table."""
         return int(self._delta(table).history(1).select("version").first()[0])  # type: ignore[index]
 
+    def had_read(self, table: Table, other: Table) -> int | None:
+        """The version of another table that the last commit to this one had read; None if it does not say."""
+        row = self._delta(table).history(1).select("userMetadata").first()
+        said = json.loads(row[0]) if row and row[0] else {}
+        return said.get("inputs", {}).get(other.name)
+
     # -- read ----------------------------------------------------------------------------------------------------
 
     def read(self, table: Table, version: int | None = None) -> DataFrame:

@@ -92,6 +92,33 @@ LEAKS = (
         "tests/test_features_events.py",
     ),
     Leak(
+        "an hour reads what was delivered but not yet visible",
+        "jobs/nights.py",
+        "visible(added, as_of)]",
+        "added]",
+        "tests/test_jobs_hour.py",
+    ),
+    Leak(
+        "an hour passes over what came late",
+        "features/windows.py",
+        "return events.where((F.col(c.EVENT_TS) >= at) | (F.col(c.AVAILABLE_TS) > at))",
+        "return events.where(F.col(c.EVENT_TS) >= at)",
+        "tests/test_jobs_hour.py",
+    ),
+    Leak(
+        "a late event changes what an earlier moment knew",
+        "features/events.py",
+        "F.when(happened < before, known).otherwise(happened)",
+        "happened",
+        "tests/test_jobs_ingest.py",
+    ),
+    Leak(
+        "a session that spans as_of, and all that is counted of a user",
+        "features/history.py",
+        "holds = (F.col(AT) >= F.col(SEEN_FROM)) & (F.col(AT) <= F.col(SEEN_TO))",
+        "holds = F.col(AT) <= F.col(SEEN_TO)",
+    ),
+    Leak(
         "the truth begins before as_of",
         "features/truth.py",
         "(F.col(c.EVENT_TS) >= F.lit(as_of))",

@@ -10,8 +10,16 @@ import pytest
 from pyspark.sql import functions as F
 
 from conf.settings import EventSource, Ingest, ItemSource
-from features.contracts import EVENTS
-from features.events import complete_items, first_available, split, split_items, validate_events, validate_items
+from features.contracts import EVENTS, ITEMS
+from features.events import (
+    complete_items,
+    first_available,
+    grown_items,
+    split,
+    split_items,
+    validate_events,
+    validate_items,
+)
 from features.raw_values import epoch_unit, timestamp
 from jobs.table_io import schema, to_micros
 
@@ -200,3 +208,17 @@ def test_items_that_only_events_know_are_added_and_a_filled_release_is_flagged(s
     (row,) = complete_items(None, log).collect()
     assert (row.item_id, row.release_known, row.title) == ("item", False, None)
     assert row.release_ts is not None
+
+
+def test_items_that_grow_by_new_events_are_those_of_the_whole_log(spark):
+    def at(item, hours):
+        return ("e", "u", item, "view", NOON + timedelta(hours=hours), NOON, None, None, "s")
+
+    first, later = [at("a", 0), at("b", 5), at("c", 5)], [at("b", -3), at("c", 9), at("d", 2), at("d", 1)]
+    old, new = (spark.createDataFrame(rows, schema(EVENTS)) for rows in (first, later))
+    known = {"item_id": "c", "release_ts": NOON, "release_known": True, "title": "C"}
+    catalogue = spark.createDataFrame([tuple(known.get(name) for name in ITEMS.column_names)], schema(ITEMS))
+    for stated in (None, catalogue):
+        grown = grown_items(complete_items(stated, old), new)
+        assert sorted(map(str, grown.collect())) == sorted(map(str, complete_items(stated, old.union(new)).collect()))
+        assert {row.item_id for row in grown.collect()} == {"a", "b", "c", "d"}

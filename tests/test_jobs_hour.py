@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 import shop
 
@@ -30,26 +31,43 @@ def text(moment) -> str:
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def delayed():
+    """The log with its times of arrival: most at once, every seventh event five hours later."""
+    log = shop.events()
+    log["known"] = log.when
+    slow = log.index[::7]
+    log.loc[slow, "known"] = (pd.to_datetime(log.when[slow]) + pd.Timedelta(hours=5)).dt.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return log
+
+
 @pytest.fixture(scope="module")
 def hour(spark, tmp_path_factory):
-    """A night on a first file; then a file with the next six hours and with events that happened long before."""
+    """A night; then files with what happened since, and with what had happened long before. All of them know the future too."""
     folder = tmp_path_factory.mktemp("hour")
-    log = shop.events()
-    past, now = log[log.when < text(shop.NIGHT)], log[(log.when >= text(shop.NIGHT)) & (log.when < text(shop.HOUR))]
-    late = past.iloc[LATE]
+    log = delayed()
+    at_night = (log.when < text(shop.NIGHT)) & (log.known <= text(shop.NIGHT))
+    at_hour = (log.when < text(shop.HOUR)) & (log.known <= text(shop.HOUR))
+    late = log[at_night].iloc[LATE]
+    first = log.drop(late.index).iloc[::2]  # every other event, past and to come, is delivered before the night
+    rest = log.drop([*late.index, *first.index])
+    first = pd.concat([first, rest[rest.when < text(shop.NIGHT)]])
     (folder / "log").mkdir()
-    past.drop(late.index).to_csv(folder / "log" / "1.csv", index=False)
+    first.to_csv(folder / "log" / "1.csv", index=False)
     tree = shop.settings(folder).resolved()
     tree["source"]["events"]["path"] = str(folder / "log")
+    tree["source"]["events"]["columns"]["available_ts"] = "known"
     context = shop.context(spark, from_tree(tree))
     ingest(context)
     build(context, backfill=False)
-    now.to_csv(folder / "log" / "2.csv", index=False)
+    rest[rest.when >= text(shop.NIGHT)].to_csv(folder / "log" / "2.csv", index=False)
     late.to_csv(folder / "log" / "3.csv", index=False)
-    at_hour = replace(context, as_of=shop.HOUR, mode="hourly")
-    ingest(at_hour)
-    build(at_hour, backfill=False)
-    return at_hour, set(now.who) | set(late.who), len(now) + len(late)
+    then = replace(context, as_of=shop.HOUR, mode="hourly")
+    ingest(then)
+    build(then, backfill=False)
+    new = log[at_hour & ~at_night | log.index.isin(late.index)]
+    told_late = new[(new.when < text(shop.NIGHT)) & ~new.index.isin(late.index)]
+    assert len(late) and len(told_late), "nothing came late, the test proves less"
+    return then, set(new.who), len(new)
 
 
 @pytest.fixture(scope="module")
