@@ -148,11 +148,11 @@ def _interests(named: DataFrame, times: Moments, most: int) -> DataFrame:
 
 
 def _best(weights: DataFrame, term: str, most: int) -> DataFrame:
-    """The heaviest categories and their shares of the whole, best first; ties by name."""
+    """The heaviest categories and their shares of the whole, best first; ties by name. None where all of it has faded to 0."""
     ordered = F.sort_array(F.collect_list(F.struct((-F.col("weight")).alias("less"), c.CATEGORY)))
     best = weights.groupBy(AT, c.USER_ID).agg(
         F.slice(ordered, 1, most).alias("best"), exact_sum("weight").alias("whole")
-    )
+    ).where("whole > 0")
     return best.select(
         AT,
         c.USER_ID,

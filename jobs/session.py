@@ -32,6 +32,8 @@ _RUNTIME: dict[str, Any] = {
     "spark.databricks.delta.commit.idempotencyCheck.enabled": "true",
     "spark.sql.execution.arrow.maxRecordsPerBatch": "512",
     "spark.sql.debug.maxToStringFields": "1000",
+    # pandas writes nanoseconds, which Spark refuses; as a number they are read like any epoch time.
+    "spark.sql.legacy.parquet.nanosAsLong": "true",
     # Spark's default, INT96, has no statistics in parquet, and a filter on time would skip nothing.
     "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
     # Two tables that lie by user are joined by (user, item) where they lie.

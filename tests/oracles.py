@@ -123,6 +123,8 @@ def profiles(events: list[Event], items: list[Item], as_of: datetime, gap: timed
             "user_weekday_habit": [sum(e.event_ts.weekday() == d for e in mine) / len(mine) for d in range(7)],
         }
         for name, weights in (("long", long), ("short", short)):
+            if sum(weights.values()) < 2.0**-62:  # 62 half-lives ago: less than the smallest number that is kept
+                weights = Counter()
             best = sorted(weights, key=lambda k: (-weights[k], k))[:most]
             row[f"user_{name}_categories"] = best
             row[f"user_{name}_weights"] = [weights[k] / sum(weights.values()) for k in best]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 import shop
 
@@ -13,7 +14,7 @@ from jobs.ingest import ingest
 from jobs.nightly import nightly
 
 pytestmark = pytest.mark.spark
-FORMATS = ("csv", "json", "parquet", "delta")
+FORMATS = ("csv", "json", "parquet", "delta", "nanoseconds")
 
 
 def deployment(spark, folder, kind):
@@ -25,9 +26,11 @@ def deployment(spark, folder, kind):
         log.to_json(path, orient="records", lines=True)
     elif kind == "parquet":
         log.to_parquet(path)
+    elif kind == "nanoseconds":  # what pandas writes by itself
+        log.assign(when=pd.to_datetime(log.when).astype("datetime64[ns, UTC]")).to_parquet(path, version="2.6")
     else:
         spark.createDataFrame(log).write.format("delta").save(str(path))
-    source = shop.settings(folder).source.events.model_dump() | {"path": str(path), "format": kind}
+    source = shop.settings(folder).source.events.model_dump() | {"path": str(path), "format": kind if kind in ("csv", "json", "delta") else "parquet"}
     return shop.context(spark, shop.settings(folder, source={"events": source}))
 
 

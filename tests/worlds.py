@@ -67,6 +67,8 @@ def shop(
             else f"t{user}-{day // 2}"
         )
         events.append(Event(f"e{number:04d}", f"u{user}", f"i{item}", kind, when, when + late, value, session))
+    # Someone who was here a generation ago, and whose interest has faded to less than any number.
+    events += [Event(f"old{k}", "old", "i2", "view", datetime(1993, 5, 1 + k, tzinfo=UTC), datetime(1993, 5, 1 + k, tzinfo=UTC), 1.0, None) for k in range(2)]
     first = {e.item_id: e.event_ts for e in sorted(events, key=lambda e: e.event_ts, reverse=True)}
     catalogue = [
         Item(
