@@ -53,7 +53,8 @@ def settings(folder: Path):
     source = {"path": "-", "columns": {"user_id": "u", "item_id": "i", "event_ts": "t"}}
     tree = {
         "domain": "benchmark", "warehouse": str(folder / "warehouse"), "source": {"events": source},
-        "features": {"sequence_length": LENGTH, "session_gap": "30m"},
+        # In a uniform log no two items meet twice; a reach of 10 would take most of the time for nothing.
+        "features": {"sequence_length": LENGTH, "session_gap": "30m", "neighbor_reach": 2},
         "spark": {"shuffle_partitions": 8},
     }  # fmt: skip
     return from_tree(tree)
