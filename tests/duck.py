@@ -104,3 +104,22 @@ def write(database: duckdb.DuckDBPyConnection, query: str, out: str, as_of: date
     for name, value in {"as_of": f"TIMESTAMPTZ '{as_of.isoformat()}'", **values}.items():
         query = query.replace(f"${name}", str(value))
     database.execute(f"COPY ({query}) TO '{out}' (FORMAT parquet)")
+
+
+def compare(ours: str, theirs: str, key: str) -> tuple[int, int, int]:
+    """Rows, columns compared, and rows that differ, of two sets of parquet files: integers, text and lists exactly, doubles to
+    1e-9 of the larger or of 1."""
+    database = duckdb.connect()
+    a, b = f"read_parquet('{ours}')", f"read_parquet('{theirs}')"
+    kinds = {row[0]: row[1] for row in database.execute(f"DESCRIBE SELECT * FROM {b}").fetchall()}
+
+    def differs(name: str, kind: str) -> str:
+        if kind != "DOUBLE":
+            return f"a.{name} IS DISTINCT FROM b.{name}"
+        apart = f"abs(a.{name} - b.{name}) > 1e-9 * greatest(1, abs(a.{name}))"
+        return f"({apart} OR (a.{name} IS NULL) <> (b.{name} IS NULL))"
+
+    any_differs = " OR ".join(differs(name, kind) for name, kind in kinds.items())
+    query = f"SELECT count(*), count(*) FILTER ({any_differs}) FROM {a} a FULL JOIN {b} b USING ({key})"
+    rows, bad = database.execute(query).fetchone()
+    return rows, len(kinds), bad

@@ -153,21 +153,9 @@ def duckdb(events: Events = TWO_MILLION, scratch: Scratch = SCRATCH) -> None:
 
 
 def compare(folder: Path) -> None:
-    """Every row of both: integers, text and lists exactly, doubles to 1e-9 of the larger or of 1."""
-    import duckdb as library
-
-    engine = library.connect()
-    ours, theirs = (f"read_parquet('{folder}/{side}')" for side in ("spark/{}/*.parquet", "duck/{}.parquet"))
     for table, key in (("sequences", "user_id"), ("items", "item_id")):
-        a, b = ours.format(table), theirs.format(table)
-        kinds = {row[0]: row[1] for row in engine.execute(f"DESCRIBE SELECT * FROM {b}").fetchall()}
-        differs = " OR ".join(
-            f"(abs(a.{k} - b.{k}) > 1e-9 * greatest(1, abs(a.{k})) OR (a.{k} IS NULL) <> (b.{k} IS NULL))" if kind == "DOUBLE" else f"a.{k} IS DISTINCT FROM b.{k}"
-            for k, kind in kinds.items()
-        )
-        query = f"SELECT count(*), count(*) FILTER ({differs}) FROM {a} a FULL JOIN {b} b USING ({key})"
-        n, bad = engine.execute(query).fetchone()
-        print(f"{'':28s} {table}: {n:,} rows, {len(kinds)} columns compared, {bad} rows differ")
+        rows, columns, bad = duck.compare(f"{folder}/spark/{table}/*.parquet", f"{folder}/duck/{table}.parquet", key)
+        print(f"{'':28s} {table}: {rows:,} rows, {columns} columns compared, {bad} rows differ")
 
 
 @app.command()
