@@ -144,7 +144,7 @@ def _interests(named: DataFrame, times: Moments, most: int) -> DataFrame:
     )
     last = at_moments(ends, times).withColumn("newest", newest).where(F.col(SESSION) == F.col("newest"))
     short = last.groupBy(AT, c.USER_ID, c.CATEGORY).agg(F.sum("weight").alias("weight"))
-    return _best(long, "long", most).join(_best(short, "short", most), on=[AT, c.USER_ID], how="left")
+    return _best(long, "long", most).join(_best(short, "short", most), on=[AT, c.USER_ID], how="full_outer")
 
 
 def _best(weights: DataFrame, term: str, most: int) -> DataFrame:

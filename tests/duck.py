@@ -51,7 +51,7 @@ WITH visible AS (
            sum(sin(2 * pi() * ((us - 4 * {DAY_US}) % (7 * {DAY_US})) / (7 * {DAY_US}))) AS wy
     FROM visible GROUP BY item_id
 ), hourly AS (
-    SELECT item_id, hour, count(*) AS n FROM visible WHERE hour < 24 * 56 GROUP BY ALL
+    SELECT item_id, hour, count(*) AS n FROM visible GROUP BY ALL
 ), series AS (
     SELECT item_id, {windows}, [{hours}] AS item_hours, [{days}] AS item_days FROM hourly GROUP BY item_id
 ), pairs AS (
@@ -70,7 +70,8 @@ WITH visible AS (
            ln((item_sales_1d + 1 / 7) / (item_sales_7d / 7 + 1 / 7)) AS item_trend_1d_7d,
            ln((item_sales_7d / 7 + 1 / 28) / (item_sales_28d / 28 + 1 / 28)) AS item_trend_7d_28d,
            (epoch_us($as_of) - last_us) / {DAY_US} AS item_idle_days,
-           list_position(list_reverse(item_days), list_max(item_days)) - 1.0 AS item_days_since_peak,
+           CASE WHEN list_max(item_days) > 0
+                THEN list_position(list_reverse(item_days), list_max(item_days)) - 1.0 END AS item_days_since_peak,
            least(sqrt(dx * dx + dy * dy) / item_sales_all, 1) AS item_daily_strength,
            least(sqrt(wx * wx + wy * wy) / item_sales_all, 1) AS item_weekly_strength,
            (atan2(dy, dx) / (2 * pi()) + 1) % 1 * 24 AS item_daily_phase,
