@@ -14,3 +14,23 @@ def spark() -> SparkSession:
     session = open_session(Spark(master="local[2]", driver_memory="2g", shuffle_partitions=2), "kairos-tests")
     yield session
     session.stop()
+
+
+#: Compiling plans takes most of the time of jobs on small tables, and interpreted plans give the same rows.
+INTERPRETED = {"spark.sql.codegen.wholeStage": "false", "spark.sql.codegen.factoryMode": "NO_CODEGEN"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def plans(request) -> None:
+    """Whole jobs are tested with interpreted plans; features, the cluster and the demo with compiled ones, as in production."""
+    marks = getattr(request.module, "pytestmark", [])
+    names = {mark.name for mark in (marks if isinstance(marks, list) else [marks])}
+    if not {"spark", "slow"} <= names:
+        yield
+        return
+    conf = request.getfixturevalue("spark").conf
+    for key, value in INTERPRETED.items():
+        conf.set(key, value)
+    yield
+    for key in INTERPRETED:
+        conf.unset(key)

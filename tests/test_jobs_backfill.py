@@ -1,4 +1,4 @@
-"""A range of past nights: what is done is skipped, in either order the rows are the same."""
+"""A range of past nights: what is on record is skipped, from either end."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from datetime import timedelta
 import pytest
 import shop
 
-from features.contracts import ITEM_TEMPORAL, RUNS, USER_SEQUENCES
 from jobs.backfill import _distance, backfill, moments
-from jobs.errors import UsageError
-from jobs.ingest import ingest
+from jobs.errors import DataQualityError, UsageError
 from jobs.nights import nights
+from jobs.run_log import recorded
 
 DAY = timedelta(days=1)
 SINCE = shop.NIGHT - 2 * DAY
@@ -30,27 +29,34 @@ def test_a_distance_is_hours_or_days():
             _distance(text)
 
 
-def built(context):
-    runs = context.warehouse.read(RUNS).where("job = 'build_features'").orderBy("started_ts").collect()
-    return [row.as_of_ts.replace(tzinfo=shop.START.tzinfo) for row in runs]
+@pytest.mark.spark
+def test_nights_are_built_newest_first_and_only_what_is_missing(spark, tmp_path, monkeypatch):
+    built = []
+
+    def build(context, backfill):
+        assert not backfill
+        with recorded(context.warehouse, "build_features", context.mode, context.as_of):
+            built.append(context.as_of)
+
+    monkeypatch.setattr("jobs.backfill.build", build)
+    context = shop.context(spark, shop.settings(tmp_path))
+    backfill(context, shop.NIGHT, DAY, newest_first=True)
+    assert built == [shop.NIGHT]
+    backfill(context, SINCE, DAY, newest_first=True)
+    assert built == [shop.NIGHT, SINCE + DAY, SINCE]
+    backfill(context, SINCE - DAY, DAY, newest_first=False)
+    assert built[3:] == [SINCE - DAY]
+    assert nights(context.warehouse) == set(built)
 
 
 @pytest.mark.spark
-@pytest.mark.slow
-def test_nights_are_built_newest_first_and_only_what_is_missing(spark, tmp_path):
-    shop.events(n=300).to_csv(tmp_path / "log.csv", index=False)
+def test_a_night_that_failed_is_built_again(spark, tmp_path, monkeypatch):
+    def build(context, backfill):
+        with recorded(context.warehouse, "build_features", context.mode, context.as_of):
+            raise DataQualityError("no")
+
+    monkeypatch.setattr("jobs.backfill.build", build)
     context = shop.context(spark, shop.settings(tmp_path))
-    ingest(context)
-    backfill(context, shop.NIGHT, DAY, newest_first=True)
-    assert built(context) == [shop.NIGHT]
-    backfill(context, SINCE, DAY, newest_first=True)
-    assert built(context) == [shop.NIGHT, SINCE + DAY, SINCE]
-    assert nights(context.warehouse) == {SINCE, SINCE + DAY, shop.NIGHT}
-
-    def rows(table):
-        return sorted(map(str, context.warehouse.read(table).collect()))
-
-    before = rows(USER_SEQUENCES), rows(ITEM_TEMPORAL)
-    backfill(context, SINCE, DAY, newest_first=False)
-    assert len(built(context)) == 3
-    assert (rows(USER_SEQUENCES), rows(ITEM_TEMPORAL)) == before
+    with pytest.raises(DataQualityError):
+        backfill(context, shop.NIGHT, DAY, newest_first=False)
+    assert nights(context.warehouse) == set()

@@ -67,7 +67,12 @@ def _write(frame: pd.DataFrame, columns, path: Path) -> None:
     frame[list(names)].rename(columns=names).to_parquet(path, coerce_timestamps="us")
 
 
-@pytest.fixture(scope="module", params=SHAPES)
+#: News is built and scored every time, the others are built by make soak.
+SOAK = {"ecommerce", "video", "music", "social"}
+DOMAINS = [pytest.param(name, marks=pytest.mark.soak if name in SOAK else ()) for name in SHAPES]
+
+
+@pytest.fixture(scope="module", params=DOMAINS)
 def built(request, spark, tmp_path_factory):
     """(domain, context) with features at AS_OF; for news the whole night."""
     domain = request.param

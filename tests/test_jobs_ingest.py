@@ -16,7 +16,7 @@ from features.windows import visible
 from jobs.errors import DataQualityError, UsageError
 from jobs.ingest import ingest
 
-pytestmark = pytest.mark.spark
+pytestmark = [pytest.mark.spark, pytest.mark.slow]
 DAY = timedelta(days=1)
 
 

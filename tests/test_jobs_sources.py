@@ -13,7 +13,7 @@ from features.contracts import EVENTS
 from jobs.ingest import ingest
 from jobs.nightly import nightly
 
-pytestmark = pytest.mark.spark
+pytestmark = [pytest.mark.spark, pytest.mark.slow]
 FORMATS = ("csv", "json", "parquet", "delta", "nanoseconds")
 
 
