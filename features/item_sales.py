@@ -60,10 +60,17 @@ def _dealt(log: DataFrame, times: Moments, cell_us: int, bucket_us: int, most: i
     return times.spread(counted).withColumn("ago", ago).where(F.col("ago") < most).groupBy(*_KEY)
 
 
-def buckets(ago: str, most: int, count: str = "n") -> Column:
-    """Sums of a count by buckets ago, as a series of ints, oldest first."""
-    summed = (F.sum(F.when(F.col(ago) == k, F.col(count)).otherwise(0)) for k in reversed(range(most)))
+def buckets(ago: str, most: int) -> Column:
+    """Sums of ``n`` by buckets ago, as a series of ints, oldest first."""
+    summed = (F.sum(F.when(F.col(ago) == k, F.col("n")).otherwise(0)) for k in reversed(range(most)))
     return F.array(*[one.cast("int") for one in summed])
+
+
+def sparse_buckets(ago: str, most: int, count: str) -> Column:
+    """The same for the few rows of an hour, (item, ago) once each: a plan that is quick to make matters more than one that runs fast."""
+    counts = F.map_from_entries(F.collect_list(F.struct(ago, count)))
+    every = F.sequence(F.lit(most - 1), F.lit(0))
+    return F.transform(every, lambda k: F.coalesce(F.element_at(counts, k), F.lit(0)).cast("int"))
 
 
 def buyers(log: DataFrame, times: Moments) -> DataFrame:

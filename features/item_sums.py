@@ -15,7 +15,7 @@ from pyspark.sql import functions as F
 
 from conf import columns as c
 from features.contracts import ITEM_SUMS
-from features.item_sales import MONTH_US, buckets, buyers, series, totals
+from features.item_sales import MONTH_US, buyers, series, sparse_buckets, totals
 from features.sums import scaled_parts
 from features.windows import AT, DAY_US, HOUR_US, SECOND_US, US, Moments, between, day_end_us, to_micros
 
@@ -45,7 +45,7 @@ def refreshed_item_sums(
     added = added.select(c.ITEM_ID, *[F.col(name).alias(f"new_{name}") for name in added.columns if name != c.ITEM_ID])
     parts = [added, _moved(before, new, night, as_of), _newest_hours(before, new, as_of), _pairs(before, new, night, as_of)]
     known = sums.drop(c.AS_OF_TS, "sum_hours", c.EVENTS_VERSION)
-    rows = reduce(lambda left, right: left.join(right, on=c.ITEM_ID, how="full_outer"), [known, *parts])
+    rows = known.join(_side_by_side(parts), on=c.ITEM_ID, how="full_outer")
     counts = {name: _plus(name) for name in ("sum_events", "sum_users_28d", "sum_gaps", "sum_span_us")}
     ends = [day_end_us(to_micros(moment)) for moment in (night, as_of)]
     return rows.select(
@@ -59,6 +59,13 @@ def refreshed_item_sums(
         _or_zeros("sum_hours", c.HOUR_BUCKETS).alias("sum_hours"),
         _days((as_of - night) // timedelta(days=1)).alias("sum_days"),
     ).select(c.AS_OF_TS, *SUMS)
+
+
+def _side_by_side(parts: list[DataFrame]) -> DataFrame:
+    """One row an item with the columns of all parts. Each part has an item once: stacked they move once, joined each time."""
+    stacked = reduce(lambda above, below: above.unionByName(below, allowMissingColumns=True), parts)
+    columns = [name for name in stacked.columns if name != c.ITEM_ID]
+    return stacked.groupBy(c.ITEM_ID).agg(*[F.first(name, ignorenulls=True).alias(name) for name in columns])
 
 
 def _empty_series() -> dict[str, Column]:
@@ -97,12 +104,10 @@ def _moved(before: DataFrame, new: DataFrame, night: datetime, as_of: datetime) 
     """
     whole = (as_of - night) // timedelta(days=1)
     rest = as_of - night - whole * timedelta(days=1)
-    starts = [night - (k + 1) * timedelta(days=1) for k in range(c.DAY_BUCKETS)]
-    day = F.floor((F.lit(to_micros(night)) - F.unix_micros(c.EVENT_TS) - 1) / DAY_US).cast("int")
-    passing = between(before, starts[-1], night)
-    passing = passing.where(
-        reduce(Column.__or__, [(F.col(c.EVENT_TS) >= F.lit(s)) & (F.col(c.EVENT_TS) < F.lit(s + rest)) for s in starts])
-    )
+    ago_us = F.lit(to_micros(night)) - F.unix_micros(c.EVENT_TS) - 1
+    day = F.floor(ago_us / DAY_US).cast("int")
+    passing = between(before, night - timedelta(days=c.DAY_BUCKETS), night)
+    passing = passing.where(F.pmod(ago_us, F.lit(DAY_US)) >= DAY_US - rest // timedelta(microseconds=1))
     age = F.floor((F.lit(to_micros(as_of)) - F.unix_micros(c.EVENT_TS) - 1) / DAY_US).cast("int")
     fresh = new.select(c.ITEM_ID, age.alias("day")).where(F.col("day") < c.DAY_BUCKETS)
     sides = passing.select(c.ITEM_ID, day.alias("day"), F.lit(1).alias("n"), F.lit(0).alias("m")).unionByName(
@@ -110,7 +115,8 @@ def _moved(before: DataFrame, new: DataFrame, night: datetime, as_of: datetime) 
     )
     counted = sides.groupBy(c.ITEM_ID, "day").agg(F.sum("n").alias("moved"), F.sum("m").alias("new"))
     return counted.groupBy(c.ITEM_ID).agg(
-        buckets("day", c.DAY_BUCKETS, "moved").alias("moved"), buckets("day", c.DAY_BUCKETS, "new").alias("new_days")
+        sparse_buckets("day", c.DAY_BUCKETS, "moved").alias("moved"),
+        sparse_buckets("day", c.DAY_BUCKETS, "new").alias("new_days"),
     )
 
 
@@ -132,7 +138,7 @@ def _newest_hours(before: DataFrame, new: DataFrame, as_of: datetime) -> DataFra
     both = reduce(DataFrame.unionByName, [between(side, start, as_of).select(c.ITEM_ID, c.EVENT_TS) for side in (before, new)])
     hour = F.floor((F.lit(to_micros(as_of)) - F.unix_micros(c.EVENT_TS) - 1) / HOUR_US).cast("int")
     counted = both.groupBy(c.ITEM_ID, hour.alias("hour")).agg(F.count("*").alias("n"))
-    return counted.groupBy(c.ITEM_ID).agg(buckets("hour", c.HOUR_BUCKETS).alias("sum_hours"))
+    return counted.groupBy(c.ITEM_ID).agg(sparse_buckets("hour", c.HOUR_BUCKETS, "n").alias("sum_hours"))
 
 
 def _pairs(before: DataFrame, new: DataFrame, night: datetime, as_of: datetime) -> DataFrame:
