@@ -188,33 +188,24 @@ def split_items(validated: DataFrame) -> tuple[DataFrame, DataFrame]:
     return good.select(*ITEMS.column_names), bad.select(c.RAW, c.REASONS)
 
 
-def complete_items(catalogue: DataFrame | None, events: DataFrame) -> DataFrame:
-    """``items``: the catalogue's rows and one for each item that occurs in events only.
+def complete_items(items: DataFrame | None, events: DataFrame) -> DataFrame:
+    """``items`` with what ``events`` tell: a row for each item that occurs in events only, and an unknown release filled in.
 
-    An unknown release is filled with the item's first event and flagged; it is hindsight, and features do not use it.
+    An unknown release is the item's first event, and flagged; it is hindsight, and features do not use it. ``items`` are the
+    catalogue and ``events`` the whole log, or the table as it was and the events that were added since: both give the same.
     """
     seen = events.groupBy(c.ITEM_ID).agg(F.min(c.EVENT_TS).alias("_first"))
-    if catalogue is None:
+    if items is None:
         known = {column.name: F.lit(None).cast(column.type) for column in ITEMS.columns if column.name != c.ITEM_ID}
         both = seen.withColumns(known)
     else:
-        both = catalogue.join(seen, on=c.ITEM_ID, how="full")
-    filled = both.withColumns({
-        c.RELEASE_TS: F.coalesce(c.RELEASE_TS, "_first"),
-        c.RELEASE_KNOWN: F.coalesce(c.RELEASE_KNOWN, F.lit(False)),
-    })  # fmt: skip
-    return filled.select(*ITEMS.column_names)
-
-
-def grown_items(items: DataFrame, new_events: DataFrame) -> DataFrame:
-    """``items`` with what events that were added to the log say of items: those not known yet, and earlier first events."""
-    seen = new_events.groupBy(c.ITEM_ID).agg(F.min(c.EVENT_TS).alias("_first"))
+        both = items.join(seen, on=c.ITEM_ID, how="full")
     stated = F.coalesce(c.RELEASE_KNOWN, F.lit(False))
-    both = items.join(seen, on=c.ITEM_ID, how="full").withColumns({
+    filled = both.withColumns({
         c.RELEASE_TS: F.when(stated, F.col(c.RELEASE_TS)).otherwise(F.least(c.RELEASE_TS, "_first")),
         c.RELEASE_KNOWN: stated,
     })  # fmt: skip
-    return both.select(*ITEMS.column_names)
+    return filled.select(*ITEMS.column_names)
 
 
 def _sides(validated: DataFrame) -> tuple[DataFrame, DataFrame]:

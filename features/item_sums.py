@@ -15,6 +15,7 @@ from pyspark.sql import functions as F
 
 from conf import columns as c
 from features.contracts import ITEM_SUMS
+from features.item_cycle import CYCLE_SUMS
 from features.item_sales import MONTH_US, buyers, series, sparse_buckets, totals
 from features.sums import scaled_parts
 from features.windows import AT, DAY_US, HOUR_US, SECOND_US, US, Moments, between, day_end_us, to_micros
@@ -55,7 +56,7 @@ def refreshed_item_sums(
         F.least("sum_first_us", "new_sum_first_us").alias("sum_first_us"),
         F.greatest("sum_last_us", "new_sum_last_us").alias("sum_last_us"),
         _added(_aged(ends[1] - ends[0]), "new_sum_decayed", 2 * len(c.ITEM_HALF_LIVES)).alias("sum_decayed"),
-        _added(F.col("sum_cycle"), "new_sum_cycle", 8).alias("sum_cycle"),
+        _added(F.col("sum_cycle"), "new_sum_cycle", 2 * CYCLE_SUMS).alias("sum_cycle"),
         _or_zeros("sum_hours", c.HOUR_BUCKETS).alias("sum_hours"),
         _days((as_of - night) // timedelta(days=1)).alias("sum_days"),
     ).select(c.AS_OF_TS, *SUMS)
@@ -72,8 +73,8 @@ def _empty_series() -> dict[str, Column]:
     return {"sum_hours": _or_zeros("sum_hours", c.HOUR_BUCKETS), "sum_days": _or_zeros("sum_days", c.DAY_BUCKETS)}
 
 
-def _or_zeros(name: str, length: int, kind: str = "int") -> Column:
-    return F.coalesce(name, F.array_repeat(F.lit(0).cast(kind), length))
+def _or_zeros(name: str, length: int) -> Column:
+    return F.coalesce(name, F.array_repeat(F.lit(0), length))
 
 
 def _plus(name: str) -> Column:
@@ -123,8 +124,7 @@ def _moved(before: DataFrame, new: DataFrame, night: datetime, as_of: datetime) 
 def _days(whole: int) -> Column:
     """The series of days at as_of. Series are oldest first: what moves in bucket i goes on to bucket i - 1 - whole."""
     size = c.DAY_BUCKETS
-    zeros = F.array_repeat(F.lit(0), size)
-    night, moved, new = (F.coalesce(F.col(name), zeros) for name in ("sum_days", "moved", "new_days"))
+    night, moved, new = (_or_zeros(name, size) for name in ("sum_days", "moved", "new_days"))
     stay = F.zip_with(night, moved, lambda n, m: n - m)
     come = F.concat(F.slice(moved, 2, size - 1), F.array(F.lit(0)))
     known = F.zip_with(stay, come, lambda a, b: a + b)

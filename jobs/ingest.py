@@ -11,13 +11,13 @@ from pyspark.sql import functions as F
 
 from conf import columns as c
 from features import events as rules
-from features.contracts import EVENTS, EVENTS_REJECTED, ITEMS, ITEMS_REJECTED, RUNS, Table
+from features.contracts import EVENTS, EVENTS_REJECTED, ITEMS, ITEMS_REJECTED, Table
 from features.quality import EVENT_CHECKS, ITEM_CHECKS, judges, tally
 from jobs import cli, quality, sources
 from jobs.cli import Context
 from jobs.errors import DataQualityError
 from jobs.progress import console, step
-from jobs.run_log import Run, recorded
+from jobs.run_log import Run, finished, recorded
 from jobs.table_io import Warehouse
 
 
@@ -101,7 +101,7 @@ def _grow_items(context: Context, run: Run) -> bool:
     except DataQualityError:  # events were erased: what they told of items is found in those that are left
         return False
     with step(context.spark, "write items"):
-        grown = rules.grown_items(warehouse.read(ITEMS), added)
+        grown = rules.complete_items(warehouse.read(ITEMS), added)
         run.counts["items_written"] = warehouse.overwrite(ITEMS, grown.coalesce(2))
     return True
 
@@ -140,11 +140,10 @@ def _unfinished(warehouse: Warehouse, table: Table) -> list[str]:
     if not warehouse.exists(table):
         return []
     there = warehouse.read(table).select(c.RUN_ID).distinct()
-    if warehouse.exists(RUNS):
-        done = warehouse.read(RUNS).where((F.col("job") == "ingest") & (F.col("status") == "ok")).select(c.RUN_ID)
-        there = there.join(done, c.RUN_ID, "left_anti")
-    for name in (table.name, RUNS.name):
-        warehouse.inputs.pop(name, None)  # bookkeeping, not an input
+    warehouse.inputs.pop(table.name)  # bookkeeping, not an input
+    done = finished(warehouse, "ingest")
+    if done is not None:
+        there = there.join(done.select(c.RUN_ID), c.RUN_ID, "left_anti")
     return sorted(row[0] for row in there.collect())
 
 

@@ -10,9 +10,10 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from conf import columns as c
-from features.contracts import EVENTS, ITEM_SUMS, RUNS
+from features.contracts import EVENTS, ITEM_SUMS
 from features.windows import unknown_at, visible
 from jobs.errors import DataQualityError, UsageError
+from jobs.run_log import finished
 from jobs.table_io import Warehouse, from_micros
 
 
@@ -28,15 +29,11 @@ class SinceNight:
 
 def nights(warehouse: Warehouse) -> set[datetime]:
     """as_of of each finished nightly build of features."""
-    if not warehouse.exists(RUNS):
+    done = finished(warehouse, "build_features")
+    if done is None:
         return set()
-    done = (
-        warehouse.read(RUNS)
-        .where((F.col("job") == "build_features") & (F.col(c.MODE) == "nightly") & (F.col("status") == "ok"))
-        .select(F.unix_micros(c.AS_OF_TS).alias("us"))
-    )
-    warehouse.inputs.pop(RUNS.name, None)  # bookkeeping, not an input
-    return {from_micros(row["us"]) for row in done.distinct().collect()}
+    moments = done.where(F.col(c.MODE) == "nightly").select(F.unix_micros(c.AS_OF_TS).alias("us")).distinct()
+    return {from_micros(row["us"]) for row in moments.collect()}
 
 
 def since_night(warehouse: Warehouse, as_of: datetime) -> SinceNight:

@@ -15,7 +15,7 @@ from pyspark.sql import functions as F
 
 from conf import columns as c
 from features import quality
-from features.contracts import EVENTS, RUNS
+from features.contracts import EVENTS
 from features.events import Looked
 from features.quality import Judge
 from features.windows import between, to_micros, visible
@@ -23,7 +23,7 @@ from jobs import sources
 from jobs.cli import Context
 from jobs.errors import DataQualityError, UsageError
 from jobs.progress import console, step
-from jobs.run_log import Run
+from jobs.run_log import Run, finished
 from jobs.table_io import from_micros
 
 _DAY = timedelta(days=1)
@@ -44,10 +44,9 @@ def looked(context: Context) -> Looked | None:
 
     Any finished ingest counts, also one that found no new file: what is new now was not there then.
     """
-    if context.settings.source.events.columns.available_ts or not context.warehouse.exists(RUNS):
+    done = None if context.settings.source.events.columns.available_ts else finished(context.warehouse, "ingest")
+    if done is None:
         return None
-    done = context.warehouse.read(RUNS).where((F.col("job") == "ingest") & (F.col("status") == "ok"))
-    context.warehouse.inputs.pop(RUNS.name, None)  # bookkeeping, not an input
     newest = done.agg(F.max(F.unix_micros(c.AS_OF_TS))).first()[0]  # type: ignore[index]
     return None if newest is None else Looked(from_micros(newest), max(from_micros(newest), context.as_of))
 

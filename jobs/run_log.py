@@ -12,6 +12,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
 from features.contracts import RUNS
 from jobs import progress
 from jobs.table_io import Warehouse, schema
@@ -48,6 +51,15 @@ def recorded(warehouse: Warehouse, job: str, mode: str | None, as_of: datetime) 
     seconds = time.monotonic() - tick
     _append(warehouse, run, "ok", started, seconds)
     progress.finish(job, seconds, run.counts, run.message)
+
+
+def finished(warehouse: Warehouse, job: str) -> DataFrame | None:
+    """The rows of ``runs`` of a job's runs that ended well; None before any run. Bookkeeping, so no input of the reader."""
+    if not warehouse.exists(RUNS):
+        return None
+    rows = warehouse.read(RUNS).where((F.col("job") == job) & (F.col("status") == "ok"))
+    warehouse.inputs.pop(RUNS.name)
+    return rows
 
 
 def _append(warehouse: Warehouse, run: Run, status: str, started: datetime, seconds: float) -> None:

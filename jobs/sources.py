@@ -12,8 +12,8 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from conf.settings import EventSource, ItemSource
-from features.contracts import RUNS
 from jobs.errors import DataQualityError, UsageError
+from jobs.run_log import finished
 from jobs.table_io import Warehouse
 
 Source = EventSource | ItemSource
@@ -44,16 +44,11 @@ def files(spark: SparkSession, source: Source) -> dict[str, int]:
 
 def unread(warehouse: Warehouse, found: dict[str, int]) -> dict[str, int]:
     """Those of the files that no finished ingest has read as they are now."""
-    if not warehouse.exists(RUNS):
+    done = finished(warehouse, "ingest")
+    if done is None:
         return found
-    done = (
-        warehouse.read(RUNS)
-        .where((F.col("job") == "ingest") & (F.col("status") == "ok"))
-        .select(F.explode("inputs").alias("path", "fingerprint"))
-        .where(F.col("path").isin(list(found)))
-    )
-    warehouse.inputs.pop(RUNS.name, None)  # bookkeeping, not an input
-    seen = {(row["path"], row["fingerprint"]) for row in done.distinct().collect()}
+    read_before = done.select(F.explode("inputs").alias("path", "fingerprint")).where(F.col("path").isin(list(found)))
+    seen = {(row["path"], row["fingerprint"]) for row in read_before.distinct().collect()}
     return {path: mark for path, mark in found.items() if (path, mark) not in seen}
 
 

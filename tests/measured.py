@@ -6,6 +6,7 @@ import contextlib
 import json
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,8 +32,10 @@ def tell(**seconds: float) -> None:
 
 def measure(*command: str | Path) -> Measured:
     """Run a Python script with arguments. Raises RuntimeError with its output when it fails."""
-    began, peak, lines = time.monotonic(), 0, []
-    with subprocess.Popen([sys.executable, *map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as child:
+    began, peak = time.monotonic(), 0
+    # Into a file: a pipe that nobody empties would stop a child that says much.
+    with tempfile.TemporaryFile("w+") as said:
+        child = subprocess.Popen([sys.executable, *map(str, command)], stdout=said, stderr=subprocess.STDOUT, text=True)
         tree = psutil.Process(child.pid)
         while child.poll() is None:
             held = 0
@@ -42,7 +45,8 @@ def measure(*command: str | Path) -> Measured:
                         held += process.memory_full_info().pss
             peak = max(peak, held)
             time.sleep(0.5)
-        lines = child.stdout.read().splitlines()  # type: ignore[union-attr]
+        said.seek(0)
+        lines = said.read().splitlines()
     if child.returncode:
         raise RuntimeError(f"{' '.join(map(str, command))} ended with {child.returncode}:\n" + "\n".join(lines[-30:]))
     told = [json.loads(line.removeprefix(SECONDS)) for line in lines if line.startswith(SECONDS)]

@@ -14,7 +14,6 @@ from features.contracts import EVENTS, ITEMS
 from features.events import (
     complete_items,
     first_available,
-    grown_items,
     split,
     split_items,
     validate_events,
@@ -219,6 +218,6 @@ def test_items_that_grow_by_new_events_are_those_of_the_whole_log(spark):
     known = {"item_id": "c", "release_ts": NOON, "release_known": True, "title": "C"}
     catalogue = spark.createDataFrame([tuple(known.get(name) for name in ITEMS.column_names)], schema(ITEMS))
     for stated in (None, catalogue):
-        grown = grown_items(complete_items(stated, old), new)
+        grown = complete_items(complete_items(stated, old), new)
         assert sorted(map(str, grown.collect())) == sorted(map(str, complete_items(stated, old.union(new)).collect()))
         assert {row.item_id for row in grown.collect()} == {"a", "b", "c", "d"}

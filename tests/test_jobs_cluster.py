@@ -10,6 +10,7 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
+import conftest
 import pytest
 import shop
 import yaml
@@ -45,6 +46,8 @@ def write_settings(folder: Path) -> Path:
     path = folder / "settings.yaml"
     tree = shop.settings(folder).resolved()
     tree["spark"]["driver_memory"] = "1g"
+    # For the local run; under spark-submit the submit command decides. Interpreted and compiled plans must give the same rows.
+    tree["spark"]["conf"] = conftest.INTERPRETED
     tree["training"]["anchors"] = 1
     path.write_text(yaml.safe_dump(tree))
     return path

@@ -63,8 +63,7 @@ def write_log(spark, folder: Path, domain: str) -> None:
 
 def _write(frame: pd.DataFrame, columns, path: Path) -> None:
     names = {ours: theirs for ours, theirs in columns.model_dump(exclude_none=True).items() if ours != "attributes"}
-    # Spark reads no nanoseconds, which pandas would write.
-    frame[list(names)].rename(columns=names).to_parquet(path, coerce_timestamps="us")
+    frame[list(names)].rename(columns=names).to_parquet(path)
 
 
 #: News is built and scored every time, the others are built by make soak.

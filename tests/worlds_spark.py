@@ -300,7 +300,6 @@ def main(arguments: list[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     effects = ({} if given.uniform else LIVELY) | {"hot_user": given.hot_user, "hot_item": 0.5 * given.hot_item}
     spark = open_session(Spark(driver_memory=given.memory), "kairos-world")
-    spark.conf.set("spark.sql.parquet.outputTimestampType", "TIMESTAMP_MICROS")
     log = events(spark, given.events, given.users, given.items, given.days, given.seed, **effects)
     raw = log.select("user_id", "item_id", "event_ts", "event_type", "value", "session_id")
     raw.write.mode("overwrite").parquet(str(given.out / "events"))
