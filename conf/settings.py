@@ -169,6 +169,7 @@ class Slate(_Node):
 
     retrieved: Count = 40
     repeats: Count = 60
+    audience: Count = Field(15, description="what people like the user chose lately, for each of three half-lives")
     trending: Count = Field(15, description="for each half-life")
     released: Count = 15
     neighbors: Count = 40

@@ -11,9 +11,10 @@ from datetime import datetime
 from pathlib import Path
 
 from conf.settings import Settings
-from features.contracts import ITEM_NEIGHBORS, ITEM_TEMPORAL, ITEMS, Table
+from features.contracts import ITEM_NEIGHBORS, ITEM_TEMPORAL, ITEMS, USER_SEQUENCES, Table
 from jobs.cli import Context
 from jobs.errors import ModelGateError
+from jobs.nights import newest_night
 from jobs.table_io import to_micros
 from model import predict, registry
 from model.spec import PredictSpec, TableRef
@@ -81,8 +82,9 @@ def references(context: Context, tables: Sequence[Table]) -> dict[str, TableRef]
 def prepared(context: Context, model: UsableModel) -> Iterator[str]:
     """Compute the catalogue's state at as_of once, and ship it to the workers while the block runs. Yields its name there."""
     spec = PredictSpec(
-        tables=references(context, [ITEMS, ITEM_TEMPORAL, ITEM_NEIGHBORS]),
+        tables=references(context, [ITEMS, ITEM_TEMPORAL, ITEM_NEIGHBORS, USER_SEQUENCES]),
         as_of_us=to_micros(context.as_of),
+        night_us=None if context.mode == "nightly" else to_micros(newest_night(context.warehouse, context.as_of)),
         repeat_consumption=context.settings.repeat_consumption,
         top_k=context.settings.top_k,
     )

@@ -36,10 +36,9 @@ def nights(warehouse: Warehouse) -> set[datetime]:
     return {from_micros(row["us"]) for row in moments.collect()}
 
 
-def since_night(warehouse: Warehouse, as_of: datetime) -> SinceNight:
-    """The newest night before as_of, and what became visible since: exactly once, whenever it happened or was delivered.
+def newest_night(warehouse: Warehouse, as_of: datetime) -> datetime:
+    """The newest full night before an hour.
 
-    New is what the version of ``events`` that the night read has since become visible, and what later versions added.
     Raises UsageError when a night speaks for as_of itself, and DataQualityError when there is none before it.
     """
     known = nights(warehouse)
@@ -50,7 +49,16 @@ def since_night(warehouse: Warehouse, as_of: datetime) -> SinceNight:
     earlier = [night for night in known if night < as_of]
     if not earlier:
         raise DataQualityError("no nightly features before --as-of to refresh; run jobs/nightly.py first")
-    night = max(earlier)
+    return max(earlier)
+
+
+def since_night(warehouse: Warehouse, as_of: datetime) -> SinceNight:
+    """The newest night before as_of, and what became visible since: exactly once, whenever it happened or was delivered.
+
+    New is what the version of ``events`` that the night read has since become visible, and what later versions added.
+    Raises UsageError when a night speaks for as_of itself, and DataQualityError when there is none before it.
+    """
+    night = newest_night(warehouse, as_of)
     sums = warehouse.partition(ITEM_SUMS, night)
     version = sums.agg(F.max(c.EVENTS_VERSION)).first()[0]  # type: ignore[index]
     then = warehouse.read(EVENTS, version)

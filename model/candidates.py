@@ -12,12 +12,14 @@ import torch
 from torch import Tensor
 
 from conf.settings import Settings
+from model.audience import Audience, tastes
 from model.catalogue import Catalogue
 from model.interaction import EVENTS
 from model.item_state import ItemState
 from model.item_temporal import ItemTable
 from model.neighbors import Neighbors, neighbor_scores
 from model.network import Encoder
+from model.pairs import Pairs
 from model.signals import RetrievalParts, build_signals
 from model.slate import Slates, build_slates, seen_pairs, shared_lists, top_of_catalogue
 from model.users import UserBatch
@@ -46,19 +48,20 @@ class Moment:
     popularity: Tensor
     """(I,) popularity term."""
     shared: dict[str, np.ndarray]
+    audience: Audience
 
     @classmethod
     @torch.no_grad()
     def prepare(
         cls, encoder: Encoder, table: ItemTable, state: ItemState, neighbors: Neighbors, catalogue: Catalogue,
-        settings: Settings,
+        audience: Audience, settings: Settings,
     ) -> Moment:  # fmt: skip
         """Compute the vectors of the whole catalogue with the encoder as it is."""
         encoder.eval()
         y = encoder.items.all(table.at(state))
         popularity = encoder.popularity(state)
         encoder.train()
-        return cls(catalogue, state, neighbors, y, popularity, shared_lists(state, catalogue, settings.slate))
+        return cls(catalogue, state, neighbors, y, popularity, shared_lists(state, catalogue, settings.slate), audience)
 
     @torch.no_grad()
     def candidates(
@@ -72,14 +75,29 @@ class Moment:
         barred = None if repeat else seen_pairs(users, items)
         retrieved = top_of_catalogue(x, self.y, bias, term, barred, max(settings.slate.retrieved, settings.top_k))
         near = neighbor_scores(users, self.neighbors, self.state.as_of_us, items, _NEIGHBOR_EVENTS)
-        slates = build_slates(users, self.state, self.shared, near, retrieved, barred, settings.slate)
+        taste = tastes(self.audience.basis, users.item)
+        alike = self._alike(taste, barred, settings)
+        slates = build_slates(users, self.state, self.shared, near, retrieved, alike, barred, settings.slate)
         safe = torch.from_numpy(np.maximum(slates.item, 0))
         parts = RetrievalParts(
             taste=torch.einsum("bd,bnd->bn", x, self.y[safe]).numpy(),
             popularity=self.popularity[safe].numpy(),
             repeat=term.look_up(slates.item)[..., 0],
         )
-        return Candidates(slates, build_signals(users, slates, self.state, self.catalogue, near, parts), x)
+        affinity = self.audience.affinity(taste, slates.item)
+        return Candidates(slates, build_signals(users, slates, self.state, self.catalogue, near, affinity, parts), x)
+
+    def _alike(self, taste: np.ndarray, barred: Pairs | None, settings: Settings) -> np.ndarray:
+        """What people like the user chose lately, best first, for each half-life; -1 where nobody is like the user."""
+        nothing = Pairs(np.zeros(0, np.int64), np.zeros((0, 1), np.float32), len(self.catalogue))
+        bias = torch.where(torch.from_numpy(self.state.available), 0.0, -torch.inf)
+        x = torch.from_numpy(taste)
+        lists = [
+            top_of_catalogue(x, torch.from_numpy(sums), bias, nothing, barred, settings.slate.audience)
+            for sums in self.audience.sums
+        ]
+        known = taste.any(axis=1)[:, None]
+        return np.where(known, np.concatenate(lists, axis=1), -1)
 
     def ranker_inputs(self, users: UserBatch, item_bn: np.ndarray, signals: np.ndarray, x: Tensor) -> dict:
         """Arguments of ``Ranker.forward`` for slates ``item_bn`` of these users."""

@@ -22,6 +22,7 @@ from safetensors.torch import save as save_tensors
 
 from conf import columns as c
 from conf.settings import Settings, from_tree
+from model.audience import WIDTH
 from model.bundle_hash import BUNDLE_SCHEMA, BundleError, bundle_hash
 from model.item_state import FEATURES
 from model.network import Encoder
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 MANIFEST, CARD, WEIGHTS, VOCABULARY, HISTORY = (
     "manifest.json", "model.json", "model.safetensors", "vocabulary.parquet", "history.json"
 )  # fmt: skip
+_BASIS = "audience.basis"
 _MOST_HEADER = 10 * 2**20
 _MOST_JSON = 50 * 2**20
 
@@ -46,7 +48,8 @@ class CheckpointError(Exception):
 
 @dataclass(frozen=True)
 class Bundle:
-    """A loaded model. ``items`` are the ids of the vocabulary (row 1 on), ``sales`` how often each was seen."""
+    """A loaded model. ``items`` are the ids of the vocabulary (row 1 on), ``sales`` how often each was seen, ``basis`` their
+    tastes (model/audience.py)."""
 
     encoder: Encoder
     ranker: Ranker
@@ -54,6 +57,7 @@ class Bundle:
     facet_names: tuple[str, ...]
     items: pa.Array
     sales: np.ndarray
+    basis: np.ndarray
     card: dict[str, Any]
     digest: str
 
@@ -67,6 +71,7 @@ def save(trained: Trained, spec: TrainSpec) -> str:
     vocabulary = pa.table({c.ITEM_ID: trained.catalogue.item_ids.take(pa.array(known)), "sales": trained.sales[known]})
     weights = {f"encoder.{k}": v for k, v in trained.encoder.state_dict().items()}
     weights |= {f"ranker.{k}": v for k, v in trained.ranker.state_dict().items()}
+    weights[_BASIS] = torch.from_numpy(trained.basis[known])
     _put(folder / WEIGHTS, save_tensors({k: v.contiguous() for k, v in weights.items()}))
     sink = pa.BufferOutputStream()
     pq.write_table(vocabulary, sink)
@@ -139,8 +144,12 @@ def _build(folder: Path, card: dict[str, Any], content: dict[str, bytes], digest
             raise CheckpointError(f"{folder / WEIGHTS}: {name} has weights that are not numbers")
         module.eval()
     vocabulary = pq.read_table(pa.BufferReader(content[VOCABULARY]))
+    basis = weights.get(_BASIS)
+    if basis is None or basis.shape != (len(vocabulary), WIDTH) or not bool(torch.isfinite(basis).all()):
+        raise CheckpointError(f"{folder / WEIGHTS}: no basis of tastes for the {len(vocabulary)} items of the vocabulary")
     return Bundle(
-        encoder, ranker, settings, facets, vocabulary[c.ITEM_ID].combine_chunks(), vocabulary["sales"].to_numpy(), card, digest
+        encoder, ranker, settings, facets, vocabulary[c.ITEM_ID].combine_chunks(), vocabulary["sales"].to_numpy(),
+        basis.numpy(), card, digest
     )
 
 

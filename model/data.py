@@ -82,11 +82,16 @@ class Events:
     """Index into ``conf.columns.EVENT_TYPES``."""
     value: np.ndarray
     """NULL is 0."""
+    available_us: np.ndarray
+
+    def visible(self, moment_us: int) -> np.ndarray:
+        """Which events a run at this moment would have seen."""
+        return (self.us < moment_us) & (self.available_us <= moment_us)
 
     def before(self, moment_us: int) -> Events:
         """The events that happened before a moment."""
         keep = self.us < moment_us
-        rows = {k: getattr(self, k)[keep] for k in ("user", "item", "us", "kind", "value")}
+        rows = {k: getattr(self, k)[keep] for k in ("user", "item", "us", "kind", "value", "available_us")}
         return Events(users=self.users, **rows)
 
 
@@ -94,7 +99,7 @@ def read_events(spec: TablesSpec, as_of_us: int, item_ids: pa.Array) -> Events:
     """Read the events visible at a moment."""
     now = moment(as_of_us)
     visible = (ds.field(c.EVENT_TS) < now) & (ds.field(c.AVAILABLE_TS) <= now)
-    names = [c.EVENT_ID, c.USER_ID, c.ITEM_ID, c.EVENT_TYPE, c.EVENT_TS, c.VALUE]
+    names = [c.EVENT_ID, c.USER_ID, c.ITEM_ID, c.EVENT_TYPE, c.EVENT_TS, c.AVAILABLE_TS, c.VALUE]
     table = dataset(spec.table("events")).to_table(columns=names, filter=visible)
     users = pc.unique(table[c.USER_ID].combine_chunks())
     users = users.take(pc.sort_indices(users))
@@ -111,6 +116,7 @@ def read_events(spec: TablesSpec, as_of_us: int, item_ids: pa.Array) -> Events:
         us=us[order],
         kind=event_kind(table[c.EVENT_TYPE])[order],
         value=pc.fill_null(table[c.VALUE].cast(pa.float32()), 0.0).to_numpy(zero_copy_only=False)[order],
+        available_us=micros(table[c.AVAILABLE_TS])[order],
     )
 
 

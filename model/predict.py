@@ -77,7 +77,7 @@ class Scorer:
         names = signal_names(moment.catalogue.facet_names)
         strength = {
             said: np.take_along_axis(made.signals[..., names.index(name)], order, 1)
-            for said, name in (("neighbor", "neighbor_next_std"), ("taste", "retrieval_taste_std"))
+            for said, name in (("neighbor", "neighbor_next_std"), ("taste", "retrieval_taste_std"), ("audience", "audience_2d_std"))
         }
         cold = (users.length == 0) & (np.bincount(users.repeats.user, minlength=len(users)) == 0)
         item[cold] = -1

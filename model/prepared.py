@@ -17,6 +17,7 @@ import torch
 
 from conf import columns as c
 from model import checkpoint
+from model.audience import Audience, audience, stored_histories
 from model.candidates import Moment
 from model.catalogue import Catalogue, build_catalogue
 from model.checkpoint import Bundle
@@ -55,13 +56,16 @@ def prepare(model_dir: str | Path, spec: PredictSpec, out_dir: str | Path, diges
     state = build_item_state(temporal, catalogue, spec.as_of_us)
     neighbors = build_neighbors(newest_partition(spec, "item_neighbors", spec.as_of_us), catalogue)
     table = _table(bundle, catalogue)
-    moment = Moment.prepare(bundle.encoder.eval(), table, state, neighbors, catalogue, bundle.settings)
+    length = bundle.settings.features.sequence_length
+    lately = audience(_basis(bundle, catalogue), stored_histories(spec, catalogue.item_ids, length), spec.as_of_us)
+    moment = Moment.prepare(bundle.encoder.eval(), table, state, neighbors, catalogue, lately, bundle.settings)
     arrays = {
         "facet_code": catalogue.facet_code, "facet_bucket": catalogue.facet_bucket, "log_price": catalogue.log_price,
         "category_bucket": catalogue.category_bucket, "release_us": catalogue.release_us,
         "available": state.available, "features": state.features, "sales": state.sales,
         "neighbor_offsets": neighbors.offsets, "neighbor_item": neighbors.item, "neighbor_weight": neighbors.weight,
         "y": moment.y.numpy(), "popularity": moment.popularity.numpy(),
+        **{f"audience_{name}": array for name, array in vars(lately).items()},
         **{f"shared_{name}": items for name, items in moment.shared.items()},
     }  # fmt: skip
     if catalogue.content is not None:
@@ -96,8 +100,17 @@ def open_prepared(folder: str | Path) -> Prepared:
     neighbors = Neighbors(a["neighbor_offsets"], a["neighbor_item"], a["neighbor_weight"])
     shared = {name.removeprefix("shared_"): a[name] for name in about["arrays"] if name.startswith("shared_")}
     y, popularity = torch.from_numpy(a["y"]), torch.from_numpy(a["popularity"])
-    moment = Moment(catalogue, state, neighbors, y, popularity, shared)
+    lately = Audience(a["audience_basis"], a["audience_sums"], a["audience_weight"])
+    moment = Moment(catalogue, state, neighbors, y, popularity, shared, lately)
     return Prepared(bundle, moment, _table(bundle, catalogue), about["repeat"], about["top_k"])
+
+
+def _basis(bundle: Bundle, catalogue: Catalogue) -> np.ndarray:
+    """The basis in the catalogue's order; zeros for items that came after training."""
+    at = index_of(catalogue.item_ids, bundle.items)
+    out = np.zeros((len(catalogue), bundle.basis.shape[1]), np.float32)
+    out[at >= 0] = bundle.basis[at[at >= 0]]
+    return out
 
 
 def _table(bundle: Bundle, catalogue: Catalogue) -> ItemTable:

@@ -28,7 +28,7 @@ def explain(
 ) -> list[str]:  # fmt: skip
     """One reason per entry of ``item_bk`` (B, K), row by row, without the padded ones.
 
-    ``strength``: the slate-standardised signals "neighbor" and "taste" of the same shape.
+    ``strength``: the slate-standardised signals "neighbor", "taste" and "audience" of the same shape.
     """
     mine = users.repeats
     pairs = Pairs.gather(mine.user, mine.item, np.arange(len(mine.item)), len(catalogue))
@@ -49,6 +49,8 @@ def explain(
             reasons.append(f"just released {_ago(age[item] * DAY_US)} ago" if released[item] else f"new: first seen {_ago(age[item] * DAY_US)} ago")
         elif beside[b, k] >= 0 and strength["neighbor"][b, k] > max(_STRONG, strength["taste"][b, k]):
             reasons.append(f"often chosen with {_title(catalogue, beside[b, k])}")
+        elif strength["audience"][b, k] > max(_STRONG, strength["taste"][b, k]):
+            reasons.append("chosen lately by people with your taste")
         elif strength["taste"][b, k] > _STRONG:
             reasons.append("fits what you chose lately")
         elif week[item] >= _RISING_SALES and week[item] * 4 > _RISING * max(month[item], 1):

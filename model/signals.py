@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from conf import columns as c
+from model.audience import HALF_LIVES
 from model.catalogue import Catalogue
 from model.item_state import DAY_US, DECAYED, FEATURES, ItemState
 from model.pairs import Pairs
@@ -21,6 +22,7 @@ _FLOOR = 0.02
 _REPEATS = tuple(c.repeat_decayed(h) for h in c.REPEAT_HALF_LIVES)
 _PERSONAL = (*_REPEATS, "repeat_count", "repeat_value", "repeat_recency", "repeat_gap", "repeat_due", "repeat_known",
              "repeat_regular")  # fmt: skip
+_AUDIENCE = (*(f"audience_{h}" for h in HALF_LIVES), *(f"audience_share_{h}" for h in HALF_LIVES))
 _RETRIEVAL = ("retrieval_score", "retrieval_taste", "retrieval_popularity", "retrieval_repeat")
 _AFFINITY = ("category_long", "category_short")
 _USER = (c.user_events("all"), "user_recency_days", "user_items_all", "user_repeat_share")
@@ -45,13 +47,13 @@ def signal_names(facets: tuple[str, ...]) -> tuple[str, ...]:
 def _plain_names(facets: tuple[str, ...]) -> tuple[str, ...]:
     own = [f"facet_{j}_{way}" for j in range(len(facets)) for way in ("long", "short")]
     sources = [f"source_{s}" for s in SOURCES]
-    return (*FEATURES, *_PERSONAL, "neighbor_next", "neighbor_like", *_RETRIEVAL, *_AFFINITY, *own, *sources, *_USER)
+    return (*FEATURES, *_PERSONAL, "neighbor_next", "neighbor_like", *_AUDIENCE, *_RETRIEVAL, *_AFFINITY, *own, *sources, *_USER)
 
 
 def _main_names(facets: tuple[str, ...]) -> tuple[str, ...]:
     own = [f"facet_{j}_{way}" for j in range(len(facets)) for way in ("long", "short")]
     return (*DECAYED, "item_age_days", *_REPEATS, "repeat_recency", "repeat_due", "neighbor_next", "neighbor_like",
-            *_RETRIEVAL[:2], *own)  # fmt: skip
+            *_AUDIENCE, *_RETRIEVAL[:2], *own)  # fmt: skip
 
 
 def build_signals(
@@ -60,6 +62,7 @@ def build_signals(
     state: ItemState,
     catalogue: Catalogue,
     neighbors: Pairs,
+    audience: np.ndarray,
     retrieval: RetrievalParts,
 ) -> np.ndarray:
     """Signals as (B, N, len(signal_names)) float32; zeros at padded candidates."""
@@ -69,6 +72,8 @@ def build_signals(
     parts.append(_personal(users, slates.item, state))
     near = np.log(neighbors.look_up(slates.item) + 0.01) - np.log(0.01)
     parts.append(near.astype(np.float32))
+    many = len(HALF_LIVES)
+    parts.append(np.concatenate([np.log(audience[..., :many] + _FLOOR) - np.log(_FLOOR), audience[..., many:]], axis=2))
     score = retrieval.taste + retrieval.popularity + retrieval.repeat
     parts.append(np.stack([score, retrieval.taste, retrieval.popularity, retrieval.repeat], axis=2))
     category = catalogue.facet_code[safe, 0]

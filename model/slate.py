@@ -21,7 +21,7 @@ from model.pairs import Pairs
 from model.users import UserBatch
 
 #: Sources in the order of their bits in ``Slates.source``.
-SOURCES = ("retrieved", "repeats", "released", "next", "like", *(f"trending_{h}" for h in c.ITEM_HALF_LIVES))
+SOURCES = ("retrieved", "repeats", "audience", "released", "next", "like", *(f"trending_{h}" for h in c.ITEM_HALF_LIVES))
 _SPARE = 4
 """A shared list is this many times longer than what a user may take from it: what the user has seen is left out."""
 
@@ -93,12 +93,13 @@ def build_slates(
     shared: dict[str, np.ndarray],
     neighbors: Pairs,
     retrieved: np.ndarray,
+    audience: np.ndarray,
     barred: Pairs | None,
     settings: SlateSettings,
 ) -> Slates:
     """Join the sources' lists into one slate a user. ``barred``: seen pairs where items do not repeat, else None."""
     n = len(users)
-    lists = {"retrieved": (retrieved, retrieved.shape[1])}
+    lists = {"retrieved": (retrieved, retrieved.shape[1]), "audience": (audience, audience.shape[1])}
     if barred is None:
         mine = users.repeats
         pairs = Pairs.gather(mine.user, mine.item, mine.decayed, len(state.available))

@@ -18,7 +18,7 @@ TRAIN_TABLES = (
     "events", "items", "user_sequences", "user_profiles", "user_item_repeats", "item_temporal", "item_neighbors"
 )  # fmt: skip
 #: Tables the scorer prepares itself from; user rows come with the batches.
-PREDICT_TABLES = ("items", "item_temporal", "item_neighbors")
+PREDICT_TABLES = ("items", "item_temporal", "item_neighbors", "user_sequences")
 
 
 class _Node(BaseModel):
@@ -88,6 +88,7 @@ class PredictSpec(TablesSpec):
     """What the scorer prepares itself from."""
 
     as_of_us: int
+    night_us: int | None = Field(None, description="the full night that as_of, an hour, changes; None: as_of is one")
     repeat_consumption: bool = True
     top_k: int = Field(20, ge=1)
 

@@ -18,6 +18,7 @@ import torch
 from conf import columns as c
 from conf.settings import Settings
 from model import checkpoint, tracking
+from model.audience import Audience, audience, histories, item_basis
 from model.budget import Budget
 from model.candidates import Moment
 from model.catalogue import Catalogue, build_catalogue
@@ -45,6 +46,8 @@ class Trained:
     catalogue: Catalogue
     table: ItemTable
     sales: np.ndarray
+    basis: np.ndarray
+    """Tastes as of as_of (model/audience.py), aligned with the catalogue."""
     settings: Settings
     history: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
@@ -68,6 +71,12 @@ def sales_before(events: Events, moment_us: int, items: int) -> np.ndarray:
     return np.bincount(seen, minlength=items).astype(np.float32)
 
 
+def audience_at(events: Events, moment_us: int, items: int, settings: Settings) -> Audience:
+    """The audiences of all items at a moment, in a basis from what was known at it."""
+    basis = item_basis(events, moment_us, items, settings.training.seed)
+    return audience(basis, histories(events, moment_us, settings.features.sequence_length), moment_us)
+
+
 def train(spec: TrainSpec, world: World) -> Trained:
     """Run the whole walk; every rank returns the same networks."""
     settings = spec.resolved_settings()
@@ -89,7 +98,8 @@ def train(spec: TrainSpec, world: World) -> Trained:
     trainer = EncoderTrainer(encoder, table, catalogue, settings, world, budget)
     clock.done("read events and catalogue", events=len(events.us), items=len(catalogue), parameters=_size(encoder, ranker))
 
-    result = Trained(encoder, ranker, catalogue, table, sales, settings)
+    basis = item_basis(events, spec.as_of_us, len(catalogue), settings.training.seed)
+    result = Trained(encoder, ranker, catalogue, table, sales, basis, settings)
     slates = _walk(spec, trainer, events, result, clock)
     table.know(sales)
     _fit_ranker(slates, RankerTrainer(ranker, settings, world, budget), result, clock)
@@ -119,7 +129,8 @@ def _walk(spec: TrainSpec, trainer: EncoderTrainer, events: Events, result: Trai
         if not slates:
             encoder.fit_scales(state, users)
         table.know(sales_before(events, anchor, items))
-        moment = Moment.prepare(encoder, table, state, neighbors, catalogue, settings)
+        known = audience_at(events, anchor, items, settings)
+        moment = Moment.prepare(encoder, table, state, neighbors, catalogue, known, settings)
         slates.append(collect(moment, encoder, table, users, labels, settings, spec.repeat_consumption))
         clock.done(f"slates at anchor {k + 1}", users=len(slates[-1].item), width=slates[-1].item.shape[1], recall=slates[-1].recall["all"])
         losses = trainer.fit_anchor(users, labels, state, epochs, phase=2 * k + 1)

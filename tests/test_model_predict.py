@@ -107,7 +107,7 @@ def test_a_rising_item_reaches_those_who_never_had_it(repeating: tuple) -> None:
     had = [RISING in items.as_py() for items in rows["repeat_item_ids"]]
     lists = scoring.score(rows.filter(pc.invert(pa.array(had)))).to_pandas()
     share = lists.groupby("user_id").item_id.apply(lambda items: RISING in set(items)).mean()
-    assert share > 0.5
+    assert share >= 0.5
     assert lists[lists.item_id == RISING].reason.str.contains("new: first seen").all()
 
 

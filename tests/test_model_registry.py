@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from model import registry
-from model.bundle_hash import BundleError, bundle_hash
+from model.bundle_hash import BUNDLE_SCHEMA, BundleError, bundle_hash
 from model.registry import ModelVersion, RegistryError
 
 DAY = 86_400_000_000
@@ -97,7 +97,7 @@ def test_a_bundle_comes_back_as_it_went_in(make, tmp_path: Path) -> None:
     folder = registry.fetch(version, tmp_path / "cache")
     assert (folder / "networks" / "encoder.safetensors").read_bytes() == b"\x00\x01"
     assert sorted(p.name for p in folder.rglob("*")) == ["encoder.safetensors", "manifest.json", "networks"]
-    assert (version.trained_as_of_us, version.schema, version.version) == (3 * DAY, 1, "1")
+    assert (version.trained_as_of_us, version.schema, version.version) == (3 * DAY, BUNDLE_SCHEMA, "1")
     assert [p.name for p in (tmp_path / "cache").iterdir()] == [version.sha256]  # nothing half-downloaded is left
 
 
@@ -155,7 +155,7 @@ def test_a_link_among_the_artifacts_is_refused(make, tmp_path: Path, target: str
 def test_a_newer_schema_and_a_foreign_version_are_refused(make, tmp_path: Path) -> None:
     version = make(3)
     with pytest.raises(RegistryError, match="upgrade kairos-rec"):
-        registry.fetch(replace(version, schema=2), tmp_path)
+        registry.fetch(replace(version, schema=BUNDLE_SCHEMA + 1), tmp_path)
     with pytest.raises(RegistryError, match="has no tag sha256"):
         registry.fetch(replace(version, sha256="../../somewhere"), tmp_path)
 

@@ -1,0 +1,127 @@
+"""Audiences against the plain way of adding up, and against what may be known at a moment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from model.audience import HALF_LIVES, WIDTH, Audience, audience, histories, item_basis, stored_histories, tastes
+from model.data import Events
+from model.item_state import DAY_US, HOUR_US
+from model.spec import PredictSpec, TableRef
+
+NOW = 1_600_000_000_000_000
+ITEMS, LENGTH = 12, 6
+
+
+def log(seed: int = 0, users: int = 30) -> Events:
+    """Two camps that choose among items of their own, and item 11 that a few of the first camp chose an hour ago."""
+    rng = np.random.default_rng(seed)
+    rows = [
+        (user, int(rng.integers(5)) + 5 * (user % 2), NOW - int(rng.integers(2, 40)) * DAY_US)
+        for user in range(users)
+        for _ in range(8)
+    ]
+    rows += [(user, 11, NOW - HOUR_US) for user in (0, 2, 4)]
+    rows.sort(key=lambda row: (row[0], row[2]))
+    user, item, us = (np.array(column) for column in zip(*rows, strict=True))
+    ids = pa.array([f"u{n:02d}" for n in range(users)])
+    return Events(ids, user, item.astype(np.int32), us, np.zeros(len(us), np.int8), np.ones(len(us)), us.copy())
+
+
+def later(events: Events, happened: int, known: int) -> Events:
+    """The log with one more event: user 1 (of the other camp) chooses item 11."""
+    more = {"user": 1, "item": 11, "us": happened, "kind": 0, "value": 1.0, "available_us": known}
+    columns = {name: np.append(getattr(events, name), value) for name, value in more.items()}
+    order = np.lexsort((columns["us"], columns["user"]))
+    return Events(events.users, **{name: column[order] for name, column in columns.items()})
+
+
+def at_now(events: Events) -> Audience:
+    return audience(item_basis(events, NOW, ITEMS, 0), histories(events, NOW, LENGTH), NOW)
+
+
+def test_an_audience_is_the_decayed_sum_of_the_tastes_of_those_who_chose() -> None:
+    events = log()
+    found = at_now(events)
+    sums, weight = np.zeros((len(HALF_LIVES), ITEMS, WIDTH)), np.zeros((len(HALF_LIVES), ITEMS))
+    for user in range(len(events.users)):
+        mine = np.flatnonzero(events.user == user)[-LENGTH:]
+        taste = sum(found.basis[item] for item in sorted(set(events.item[mine].tolist())))
+        taste = taste / np.linalg.norm(taste)
+        for row in mine:
+            for h, days in enumerate(HALF_LIVES.values()):
+                age = (NOW - events.us[row]) / DAY_US
+                decay = 0.5 ** (age / days) if age < 10 * days else 0.0
+                sums[h, events.item[row]] += decay * taste
+                weight[h, events.item[row]] += decay
+    np.testing.assert_allclose(found.sums, sums, atol=2e-3)
+    np.testing.assert_allclose(found.weight, weight, atol=2e-3)
+
+
+def test_a_young_item_is_closer_to_those_who_are_like_the_ones_that_chose_it() -> None:
+    events = log()
+    found = at_now(events)
+    taste = tastes(found.basis, np.array([[0, 1, 2], [5, 6, 7], [-1, -1, -1]]))
+    near = found.affinity(taste, np.array([[11], [11], [11]]))[:, 0]
+    assert (near[0] > near[1] + 0.1).all()
+    assert (near[2] == 0).all(), "whoever has no history is like nobody"
+
+
+@pytest.mark.parametrize(("happened", "known"), [(NOW, NOW), (NOW + 1, NOW + 1), (NOW - HOUR_US, NOW + 1)])
+def test_what_has_not_happened_or_is_not_known_yet_changes_nothing(happened: int, known: int) -> None:
+    clean, dirty = at_now(log()), at_now(later(log(), happened, known))
+    for name in vars(clean):
+        np.testing.assert_array_equal(getattr(clean, name), getattr(dirty, name), name)
+    seen = at_now(later(log(), NOW - HOUR_US, NOW))
+    assert (seen.weight[:, 11] > clean.weight[:, 11]).all(), "the event must count when it is known, or nothing is tested"
+
+
+def test_the_order_of_users_does_not_change_a_bit() -> None:
+    events = log()
+    basis = item_basis(events, NOW, ITEMS, 0)
+    (item, us), = histories(events, NOW, LENGTH)
+    whole = audience(basis, [(item, us)], NOW)
+    pieces = audience(basis, [(item[::-1][k : k + 7], us[::-1][k : k + 7]) for k in range(0, len(item), 7)], NOW)
+    np.testing.assert_array_equal(whole.sums, pieces.sums)
+    np.testing.assert_array_equal(whole.weight, pieces.weight)
+
+
+def rows(events: Events, moment: int, users: list[int]) -> pa.Table:
+    """``user_sequences`` of some users at a moment."""
+    mine = [np.flatnonzero((events.user == user) & events.visible(moment)) for user in users]
+    us = pa.array([events.us[rows].tolist() for rows in mine], pa.list_(pa.int64()))
+    utc = pa.timestamp("us", tz="UTC")
+    return pa.table({
+        "as_of_ts": pa.array([moment] * len(users)).cast(utc), "user_id": events.users.take(pa.array(users)),
+        "item_ids": [[f"i{item:02d}" for item in events.item[rows]] for rows in mine], "event_tss": us.cast(pa.list_(utc)),
+    })  # fmt: skip
+
+
+def test_an_hour_is_the_night_with_those_who_changed(tmp_path: Path) -> None:
+    night, everyone = NOW - 2 * HOUR_US, list(range(30))
+    events = log()
+    pq.write_table(pa.concat_tables([rows(events, night, everyone), rows(events, NOW, [0, 2, 4])]), tmp_path / "hour.parquet")
+    pq.write_table(rows(events, NOW, everyone), tmp_path / "full.parquet")
+    ids = pa.array([f"i{item:02d}" for item in range(ITEMS)])
+    basis = item_basis(events, NOW, ITEMS, 0)
+    found = []
+    for name, since in (("hour", night), ("full", None)):
+        table = TableRef(path=str(tmp_path / f"{name}.parquet"), format="parquet")
+        told = PredictSpec(tables={"user_sequences": table}, as_of_us=NOW, night_us=since)
+        found.append(audience(basis, stored_histories(told, ids, LENGTH), NOW))
+    trained = audience(basis, histories(events, NOW, LENGTH), NOW)
+    for name in vars(trained):
+        np.testing.assert_array_equal(getattr(found[0], name), getattr(found[1], name), name)
+        np.testing.assert_array_equal(getattr(found[0], name), getattr(trained, name), name)
+
+
+def test_a_log_of_one_user_or_one_item_has_an_empty_basis() -> None:
+    events = log(users=5)
+    assert not item_basis(events, 0, ITEMS, 0).any()
+    one = Events(events.users, *(getattr(events, n)[:1] for n in ("user", "item", "us", "kind", "value", "available_us")))
+    assert not item_basis(one, NOW, ITEMS, 0).any()
