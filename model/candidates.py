@@ -96,7 +96,7 @@ class Moment:
             top_of_catalogue(x, torch.from_numpy(sums), bias, nothing, barred, settings.slate.audience)
             for sums in self.audience.sums
         ]
-        known = taste.any(axis=1)[:, None]
+        known = np.any(taste, axis=1, keepdims=True)
         return np.where(known, np.concatenate(lists, axis=1), -1)
 
     def ranker_inputs(self, users: UserBatch, item_bn: np.ndarray, signals: np.ndarray, x: Tensor) -> dict:
