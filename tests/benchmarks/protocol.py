@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -62,6 +62,16 @@ LOGS: dict[str, Log] = {
         Log("ml_100k", ("1998-03-15",), pd.Timedelta("7D"), False, (7, 14, 30, 90)),
     )
 }
+
+
+@dataclass(frozen=True)
+class Recommender:
+    """A way to make lists, and the settings between which the window before the cutoff decides."""
+
+    name: str
+    make: Callable[[Split, Choice], Lists]
+    choices: Callable[[Log], Sequence[Choice]]  # none: it makes no sense on this log
+    seeded: bool = False  # "seed" in the choice changes the lists
 
 
 # -- logs ------------------------------------------------------------------------------------------------------------
@@ -192,7 +202,7 @@ class Split:
         return {user: self.coded.items[row[row >= 0]].tolist() for user, row in zip(self.users, ranked, strict=True)}
 
     def ranked(self, score: Callable[[np.ndarray], np.ndarray], depth: int, batch: int = 512) -> np.ndarray:
-        """The same as places in ``coded.items``, [users, depth]; equal scores go by item id, and -inf becomes -1."""
+        """The same as places in ``coded.items``, [users, depth]; -inf becomes -1."""
         seen, out = self.coded.matrix(), []
         depth = min(depth, len(self.coded.items))
         for start in range(0, len(self.rows), batch):
