@@ -40,8 +40,12 @@ def counts(split: Split, half_life: float | None) -> np.ndarray:
 
 def popularity(split: Split, choice: Choice) -> Lists:
     """The same list for everyone, of (decayed) counts."""
-    value = counts(split, choice.get("half_life"))
-    return split.best(lambda rows: np.broadcast_to(value, (len(rows), len(value))))
+    return split.best(same_for_all(counts(split, choice.get("half_life"))))
+
+
+def same_for_all(value: np.ndarray) -> Score:
+    """One value of each item as the score of everybody."""
+    return lambda rows: np.broadcast_to(value, (len(rows), len(value)))
 
 
 def personal(split: Split, choice: Choice) -> Lists:

@@ -71,7 +71,8 @@ class Recommender:
     name: str
     make: Callable[[Split, Choice], Lists]
     choices: Callable[[Log], Sequence[Choice]]  # none: it makes no sense on this log
-    seeded: bool = False  # "seed" in the choice changes the lists
+    seeded: bool = False  # it draws: "seed" is put into the choice
+    timed: bool = False  # it learns for as long as it may: "seconds" is put into the choice
 
 
 # -- logs ------------------------------------------------------------------------------------------------------------
