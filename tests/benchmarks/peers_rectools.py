@@ -86,7 +86,7 @@ def _quiet(lightning: Any, seed: int) -> None:
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     logging.getLogger("lightning_fabric").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module="pytorch_lightning|rectools|lightning_fabric")
+    warnings.filterwarnings("ignore", module="pytorch_lightning|rectools|lightning_fabric|pydantic")
     lightning.seed_everything(seed, verbose=False)
 
 
