@@ -28,8 +28,8 @@ lint: $(INSTALLED) ## style and types
 	@$(RUN) -m ruff check .
 	@$(RUN) -m mypy
 
-bench: java $(INSTALLED) ## the measurements of tests/benchmarks, printed
-	@set -e; for script in $(wildcard tests/benchmarks/*.py); do echo "== $$script"; $(RUN) $$script $(ARGS); done
+bench: java $(INSTALLED) ## what features cost, measured and printed (quality: python tests/benchmarks/quality.py --help)
+	@$(RUN) tests/benchmarks/feature_costs.py $(ARGS)
 
 soak: java $(INSTALLED) ## the long proofs
 	@$(RUN) -m pytest -m soak $(ARGS)
