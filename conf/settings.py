@@ -23,6 +23,7 @@ from conf import columns as c
 
 ENV_PREFIX = "KAIROS__"
 _DURATION = re.compile(r"^(\d+)(s|m|h|d)$")
+_SHORT, _LONG = timedelta(days=2), timedelta(days=30)
 _UNIT = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
@@ -178,8 +179,12 @@ class Slate(_Node):
 class Training(_Node):
     """How the model is fitted."""
 
-    anchors: Positive = Field(4, description="past as_of moments to learn from")
-    anchor_every: Duration | None = Field(None, description="distance between anchors; the horizon if not set")
+    anchors: Positive | None = Field(
+        None, description="past as_of moments to learn from; 4 if not set, 10 for a horizon up to two days or from 30 days"
+    )
+    anchor_every: Duration | None = Field(
+        None, description="distance between anchors; the horizon if not set, a third of one from 30 days"
+    )
     users_per_anchor: Positive = Field(20_000, description="labelled users an anchor, chosen by hash")
     retrieval_epochs: Positive = 2
     epochs: Positive = 3
@@ -259,9 +264,18 @@ class Settings(_Node):
     mlflow: Mlflow = Mlflow()  # type: ignore[call-arg]
 
     @property
+    def anchors(self) -> int:
+        """How many past moments training learns from.
+
+        A short window has few labels, so it takes more of them; of long ones the log has few, so they may overlap.
+        """
+        few = _SHORT < self.horizon < _LONG
+        return self.training.anchors or (4 if few else 10)
+
+    @property
     def anchor_every(self) -> timedelta:
         """Distance between training anchors."""
-        return self.training.anchor_every or self.horizon
+        return self.training.anchor_every or (self.horizon if self.horizon < _LONG else self.horizon / 3)
 
     def resolved(self) -> dict[str, Any]:
         """The tree as plain JSON values."""

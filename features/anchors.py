@@ -20,7 +20,7 @@ from features.windows import AT, SEEN_FROM, US, Moments, between, to_micros, vis
 def anchors_before(as_of: datetime, settings: Settings) -> list[datetime]:
     """The training anchors of a run at as_of, newest first; an anchor's horizon ends at or before as_of."""
     newest = as_of - settings.horizon
-    return [newest - k * settings.anchor_every for k in range(settings.training.anchors)]
+    return [newest - k * settings.anchor_every for k in range(settings.anchors)]
 
 
 def moments_of(first_us: int, as_of: datetime, settings: Settings) -> list[datetime]:

@@ -30,7 +30,7 @@ def train_model(context: Context) -> None:
     """Write the trainer's spec, run it, register what it made."""
     settings = context.settings
     if context.dry_run:
-        console.print(f"train_model would train on up to {settings.training.anchors} anchors before {context.as_of}")
+        console.print(f"train_model would train on up to {settings.anchors} anchors before {context.as_of}")
         return
     with (
         recorded(context.warehouse, "train_model", None, context.as_of) as run,

@@ -25,7 +25,7 @@ from model.data import Events, dataset, index_of, micros, moment
 from model.item_state import DAY_US
 from model.spec import PredictSpec
 
-WIDTH = 48
+WIDTH = 64
 #: Half-lives of an audience, in days.
 HALF_LIVES = {"6h": 0.25, "2d": 2.0, "28d": 28.0}
 _WINDOW = 10

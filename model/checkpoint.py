@@ -22,7 +22,6 @@ from safetensors.torch import save as save_tensors
 
 from conf import columns as c
 from conf.settings import Settings, from_tree
-from model.audience import WIDTH
 from model.bundle_hash import BUNDLE_SCHEMA, BundleError, bundle_hash
 from model.item_state import FEATURES
 from model.network import Encoder
@@ -145,7 +144,7 @@ def _build(folder: Path, card: dict[str, Any], content: dict[str, bytes], digest
         module.eval()
     vocabulary = pq.read_table(pa.BufferReader(content[VOCABULARY]))
     basis = weights.get(_BASIS)
-    if basis is None or basis.shape != (len(vocabulary), WIDTH) or not bool(torch.isfinite(basis).all()):
+    if basis is None or basis.ndim != 2 or len(basis) != len(vocabulary) or not bool(torch.isfinite(basis).all()):
         raise CheckpointError(f"{folder / WEIGHTS}: no basis of tastes for the {len(vocabulary)} items of the vocabulary")
     return Bundle(
         encoder, ranker, settings, facets, vocabulary[c.ITEM_ID].combine_chunks(), vocabulary["sales"].to_numpy(),

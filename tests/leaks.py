@@ -133,6 +133,20 @@ LEAKS = (
         "tests/test_model_data.py",
     ),
     Leak(
+        "an audience that counts what is not known yet",
+        "model/data.py",
+        "return (self.us < moment_us) & (self.available_us <= moment_us)",
+        "return self.us < moment_us",
+        "tests/test_model_audience.py",
+    ),
+    Leak(
+        "an audience at as_of shown to an earlier anchor",
+        "model/train.py",
+        "known = audience_at(events, anchor, items, settings)",
+        "known = audience_at(events, spec.as_of_us, items, settings)",
+        "tests/test_model_train.py",
+    ),
+    Leak(
         "a model that was trained later",
         "model/registry.py",
         "<= as_of_us",

@@ -94,3 +94,10 @@ def test_settings_cannot_be_changed_and_have_a_fingerprint_of_their_values():
     with pytest.raises(ValueError, match="frozen"):
         one.top_k = 3
     assert one.fingerprint() == from_tree(MINIMAL).fingerprint() != two.fingerprint()
+
+
+@pytest.mark.parametrize(("horizon", "anchors", "every"), [("1h", 10, "1h"), ("1d", 10, "1d"), ("7d", 4, "7d"), ("180d", 10, "60d")])
+def test_how_many_anchors_there_are_follows_the_horizon(horizon: str, anchors: int, every: str) -> None:
+    chosen = from_tree(MINIMAL | {"horizon": horizon})
+    assert (chosen.anchors, chosen.anchor_every) == (anchors, from_tree(MINIMAL | {"horizon": every}).horizon)
+    assert from_tree(MINIMAL | {"horizon": horizon, "training": {"anchors": 3}}).anchors == 3
