@@ -25,6 +25,7 @@ from features.contracts import EVENTS, ITEM_TEMPORAL, ITEMS, RECOMMENDATIONS, US
 from features.segments import ITEM_SEGMENTS, history_segment, hour_segment, item_facts, truth_by_item
 from features.served import lists_on_record
 from features.truth import judged_truth
+from jobs.errors import DataQualityError
 from jobs.table_io import Warehouse
 from model import metrics
 from model.metrics import Draws
@@ -52,7 +53,10 @@ class Judged:
 
 
 def judge(warehouse: Warehouse, settings: Settings, as_of: datetime) -> Judged:
-    """Judge the users with a visible past who did something new to judge in the window."""
+    """Judge the users with a visible past who did something new to judge in the window.
+
+    Raises DataQualityError where the feature tables do not speak for as_of.
+    """
     temporal = warehouse.partition(ITEM_TEMPORAL, as_of).persist()
     facts = item_facts(temporal, warehouse.read(ITEMS)).persist()
     truth = judged_truth(warehouse.read(EVENTS), as_of, settings).persist()
@@ -60,6 +64,11 @@ def judge(warehouse: Warehouse, settings: Settings, as_of: datetime) -> Judged:
         active = F.count_if(F.col(c.user_events("28d")) > 0).alias("n")
         (users,) = warehouse.partition(USER_PROFILES, as_of).agg(active).collect()
         (catalogue,) = temporal.agg(F.count_if("item_available").alias("n")).collect()
+        if not catalogue["n"]:
+            raise DataQualityError(
+                f"table item_temporal has no item on offer at {as_of:%Y-%m-%dT%H:%M:%SZ}, so there are no baselines to judge "
+                "beside; run jobs/build_features.py with that --as-of"
+            )
         lists, names = _lists(warehouse, settings, as_of, truth, temporal)
         every = (
             truth.drop("seen")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from itertools import combinations
 from math import log2
 
 import numpy as np
+import pandas as pd
 import pytest
 import shop
 from deltalake import DeltaTable
+from pyspark.sql import functions as F
 
 from features.contracts import (
     EVALUATIONS,
@@ -22,12 +25,11 @@ from features.contracts import (
 )
 from features.item_sums import item_sums
 from features.item_temporal import item_temporal
-from features.profiles import user_profiles
 from features.repeats import user_item_repeats
 from features.segments import HEAD, TAIL
 from jobs.errors import DataQualityError
 from jobs.evaluate import evaluate
-from jobs.ingest import ingest
+from jobs.run_log import recorded
 from jobs.table_io import schema
 
 pytestmark = [pytest.mark.spark, pytest.mark.slow]
@@ -38,10 +40,43 @@ OPEN = shop.NIGHT + timedelta(days=2)
 USERS, KINDS = 30, 40
 
 
+#: Items of the catalogue that were young at the newest night; all others were there from the start.
+YOUNG = {"i1": timedelta(minutes=30), "i2": timedelta(hours=12), "i3": timedelta(days=3)}
+
+
 def log():
-    """(user, item, seconds since START) of the whole log."""
-    when = (shop.events().when.str.rstrip("Z") + "+00:00").map(lambda text: shop.datetime.fromisoformat(text))
-    return list(zip(shop.events().who, shop.events().what, when, strict=True))
+    """(user, item, when) of the whole log; nobody takes what is not released."""
+    events = shop.events()
+    every = zip(events.who, events.what, pd.to_datetime(events.when).dt.to_pydatetime(), strict=True)
+    return [(u, i, when) for u, i, when in every if when >= released(i)]
+
+
+def released(item):
+    return shop.NIGHT - YOUNG[item] if item in YOUNG else shop.START
+
+
+def category(item):
+    return f"c{int(item[1:]) % 3}"
+
+
+def tables(spark):
+    """The log and the catalogue as ingest would leave them."""
+    events = [(f"e{k}", u, i, "purchase", when, when, None, None, "s") for k, (u, i, when) in enumerate(log())]
+    items = []
+    for item in (f"i{k}" for k in range(KINDS)):
+        items.append((item, released(item), True, None, None, None, category(item), None, None, None))
+    return spark.createDataFrame(events, schema(EVENTS)), spark.createDataFrame(items, schema(ITEMS))
+
+
+def profiles(spark):
+    """Of each user's profile only what evaluation reads: whether there were events in the last 28 days."""
+    users = {(night, user) for user, _, when in log() for night in NIGHTS if when < night}
+    lately = {(night, user) for user, _, when in log() for night in NIGHTS if night - 4 * WEEK <= when < night}
+    counts = [(*key, int(key in lately)) for key in sorted(users)]
+    frame = spark.createDataFrame(counts, "as_of_ts TIMESTAMP, user_id STRING, user_events_28d BIGINT")
+    blank = {k.name: F.array() if k.type.startswith("ARRAY") else F.lit(0) for k in USER_PROFILES.columns}
+    known = blank | {name: F.col(name) for name in frame.columns}
+    return frame.select(*[known[k.name].cast(k.type).alias(k.name) for k in USER_PROFILES.columns])
 
 
 def list_of(user, moment, mode="nightly"):
@@ -67,23 +102,23 @@ LISTS = [(night, "nightly", EVERYBODY) for night in NIGHTS] + [(LATER, "hourly",
 @pytest.fixture(scope="module")
 def judged(spark, tmp_path_factory):
     folder = tmp_path_factory.mktemp("judged")
-    shop.events().to_csv(folder / "log.csv", index=False)
-    context = shop.context(spark, shop.settings(folder, evaluation={"windows": 4, "draws": 200}))
-    ingest(context)
-    warehouse, settings = context.warehouse, context.settings
-    events = warehouse.read(EVENTS)
-    features = {
-        ITEM_TEMPORAL: item_temporal(item_sums(events, NIGHTS), warehouse.read(ITEMS), NIGHTS),
-        USER_PROFILES: user_profiles(events, warehouse.read(ITEMS), NIGHTS, settings),
+    settings = shop.settings(folder, evaluation={"windows": 4, "draws": 200})
+    context = shop.context(spark, settings)
+    events, items = (frame.coalesce(1).persist() for frame in tables(spark))
+    found = {
+        EVENTS: events,
+        ITEMS: items,
+        ITEM_TEMPORAL: item_temporal(item_sums(events, NIGHTS), items, NIGHTS),
+        USER_PROFILES: profiles(spark),
         USER_ITEM_REPEATS: user_item_repeats(events, NIGHTS, settings),
     }
-    for table, frame in features.items():
-        warehouse.append(table, frame)
+    for table, frame in found.items():
+        context.warehouse.append(table, frame)
     made = [row for batch in LISTS for row in rows(*batch)]
     context.warehouse.append(RECOMMENDATIONS, spark.createDataFrame(made, schema(RECOMMENDATIONS)))
     evaluate(context)
-    found = DeltaTable(context.warehouse.path(EVALUATIONS)).to_pandas()
-    return context, found.set_index(["as_of_ts", "windows", "recommender", "segment", "metric"]).sort_index()
+    written = DeltaTable(context.warehouse.path(EVALUATIONS)).to_pandas()
+    return context, written.set_index(["as_of_ts", "windows", "recommender", "segment", "metric"]).sort_index()
 
 
 def ndcg(shown, true):
@@ -154,7 +189,14 @@ def test_items_split_the_truth_by_age_and_by_popularity(judged):
     sold = sorted((row.item_decayed_28d for row in items.values() if row.item_decayed_28d > 0), reverse=True)
     head = {k for k, row in items.items() if row.item_decayed_28d > sold[-(-len(sold) // 5) - 1 + (len(sold) % 5 == 0)]}
     assert 0 < len(head) <= len(sold) / 5
-    of = {TAIL: lambda i: i not in head, HEAD: lambda i: i in head, "item 7 d +": lambda i: i in items and items[i].item_age_days >= 7}
+    of = {
+        HEAD: lambda i: i in head,
+        TAIL: lambda i: i not in head,
+        "item < 1 h": lambda i: i == "i1",
+        "item < 1 d": lambda i: i == "i2",
+        "item < 7 d": lambda i: i == "i3",
+        "item 7 d +": lambda i: i not in YOUNG,
+    }
     for segment, belongs in of.items():
         parts = {u: kept for u, (true, _, _) in truth(shop.NIGHT).items() if (kept := {i for i in true if belongs(i)})}
         row = found.loc[(shop.NIGHT, 1, "kairos", segment, "ndcg@10")]
@@ -186,7 +228,8 @@ def test_what_is_shown_is_counted_over_all_lists(judged):
     each = [[takers.get(i, 0) / active for i in list_of(u, shop.NIGHT)] for u in truth(shop.NIGHT)]
     assert at["popularity@10"] == pytest.approx(np.mean(each))
     assert at["novelty@10"] == pytest.approx(-np.log2(np.maximum(each, 1 / active)).mean())
-    assert "diversity@10" not in at, "this shop has no categories"
+    pairs = [combinations(map(category, list_of(u, shop.NIGHT)), 2) for u in truth(shop.NIGHT)]
+    assert at["diversity@10"] == pytest.approx(np.mean([np.mean([a != b for a, b in each]) for each in pairs]))
 
 
 def test_a_window_without_lists_is_named_with_the_command_that_makes_them(judged):
@@ -195,10 +238,14 @@ def test_a_window_without_lists_is_named_with_the_command_that_makes_them(judged
     assert "jobs/nightly.py" in note
 
 
-def test_a_moment_without_lists_and_a_window_that_is_open_are_refused(judged, spark):
-    context = judged[0]
+def test_what_cannot_be_judged_is_refused_with_what_is_missing(judged, spark):
+    context = shop.context(spark, judged[0].settings, OPEN)
     with pytest.raises(DataQualityError, match="no nightly lists"):
-        evaluate(shop.context(spark, context.settings, OPEN))
+        evaluate(context)
     context.warehouse.append(RECOMMENDATIONS, spark.createDataFrame(rows(OPEN, "nightly", ["u1"]), schema(RECOMMENDATIONS)))
     with pytest.raises(DataQualityError, match="has not closed"):
-        evaluate(shop.context(spark, context.settings, OPEN))
+        evaluate(context)
+    with recorded(context.warehouse, "ingest", None, OPEN + WEEK):
+        pass  # all that happened up to the end of the window was taken in, and nothing happened after it
+    with pytest.raises(DataQualityError, match="item_temporal"):
+        evaluate(context)
