@@ -210,6 +210,8 @@ class Evaluation(_Node):
 
     popularity_half_lives: tuple[str, ...] = ("1d", "7d", "28d")
     personal_half_lives: tuple[str, ...] = ("28d", "90d", "365d")
+    windows: Positive = Field(3, description="nights judged, one horizon apart: --as-of and those before it")
+    draws: Annotated[int, Field(ge=100, le=5000)] = Field(500, description="of the bootstrap, for intervals and p-values")
 
     @model_validator(mode="after")
     def _known(self) -> Evaluation:
@@ -259,7 +261,7 @@ class Settings(_Node):
     slate: Slate = Slate()  # type: ignore[call-arg]
     training: Training = Training()  # type: ignore[call-arg]
     scoring: Scoring = Scoring()  # type: ignore[call-arg]
-    evaluation: Evaluation = Evaluation()
+    evaluation: Evaluation = Evaluation()  # type: ignore[call-arg]
     spark: Spark = Spark()
     mlflow: Mlflow = Mlflow()  # type: ignore[call-arg]
 

@@ -299,19 +299,26 @@ RECOMMENDATIONS_LATEST = Table(
 
 EVALUATIONS = Table(
     "evaluations",
-    "one metric of one recommender in one window and segment",
+    "one metric of one recommender in one segment, of one window or of several together",
     "evaluate",
-    (c.RUN_ID, c.AS_OF_TS, "recommender", "segment", "metric"),
+    (c.RUN_ID, c.AS_OF_TS, "windows", "recommender", "segment", "metric"),
     (
         Column(c.RUN_ID, "STRING", "the evaluate run"),
         _AS_OF,
         Column("horizon_seconds", "BIGINT", "truth is what users did in [as_of, as_of + horizon)"),
-        Column("recommender", "STRING", "kairos or the name of a baseline"),
+        Column("windows", "INT", "1, or how many windows are taken together, as_of being the newest"),
+        Column("recommender", "STRING", "kairos (the night's list), kairos as served (the newest at the visit) or a baseline"),
         Column(c.MODEL_VERSION, "STRING", "version of the registered model; NULL for a baseline", True),
-        Column("segment", "STRING", "all, or a part of the judged users"),
+        Column("segment", "STRING", "all, or a part of the users (history, hour of the visit) or of their true items (age, popularity)"),
         Column("metric", "STRING", "e.g. ndcg@10"),
-        Column("metric_value", "DOUBLE", "the mean over users (coverage: over the whole window)"),
-        Column("users", "BIGINT", "users judged"),
+        Column("metric_value", "DOUBLE", "the mean over users (coverage and gini: of all lists of the window)"),
+        Column("users", "BIGINT", "users judged; in several windows, lists judged"),
+        Column("metric_low", "DOUBLE", "lower end of the 95 % bootstrap interval of the mean; NULL for few users", True),
+        Column("metric_high", "DOUBLE", "upper end", True),
+        Column("kairos_lead", "DOUBLE", "kairos' mean less this one's, over the same users; NULL for kairos", True),
+        Column("kairos_lead_low", "DOUBLE", "lower end of its paired 95 % bootstrap interval", True),
+        Column("kairos_lead_high", "DOUBLE", "upper end", True),
+        Column("p_value", "DOUBLE", "of no lead either way, from the same draws; not corrected for many comparisons", True),
     ),
 )
 

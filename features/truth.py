@@ -9,23 +9,21 @@ from pyspark.sql import functions as F
 
 from conf import columns as c
 from conf.settings import Settings
-from features.windows import visible
+from features.windows import between, visible
 
 
 def judged_truth(events: DataFrame, as_of: datetime, settings: Settings) -> DataFrame:
-    """One row a judged user: user_id, truth (distinct items in [as_of, as_of + horizon)), seen (items before as_of).
+    """One row a judged user: user_id, truth (distinct items in [as_of, as_of + horizon)), seen (items before as_of),
+    history (events before as_of), visit_ts (the first event in the window).
 
     Judged are users with a visible past and a truth that is not empty. Where items do not repeat, seen items are no truth
     and may not be recommended; where they do, ``seen`` is empty. Items never seen before as_of stay in the truth.
     """
-    past = visible(events, as_of).select(c.USER_ID, c.ITEM_ID).distinct()
-    in_window = (F.col(c.EVENT_TS) >= F.lit(as_of)) & (F.col(c.EVENT_TS) < F.lit(as_of + settings.horizon))
-    after = events.where(in_window).select(c.USER_ID, c.ITEM_ID).distinct()
-    if settings.repeat_consumption:
-        after = after.join(past.select(c.USER_ID).distinct(), on=c.USER_ID, how="left_semi")
-        seen = past.select(c.USER_ID).distinct().withColumn("seen", F.array().cast("array<string>"))
-    else:
-        after = after.join(past, on=[c.USER_ID, c.ITEM_ID], how="left_anti")
-        seen = past.groupBy(c.USER_ID).agg(F.sort_array(F.collect_set(c.ITEM_ID)).alias("seen"))
-    truth = after.groupBy(c.USER_ID).agg(F.sort_array(F.collect_set(c.ITEM_ID)).alias("truth"))
-    return truth.join(seen, on=c.USER_ID, how="inner").select(c.USER_ID, "truth", "seen")
+    nothing = F.array().cast("array<string>")
+    seen = nothing if settings.repeat_consumption else F.sort_array(F.collect_set(c.ITEM_ID))
+    past = visible(events, as_of).groupBy(c.USER_ID).agg(F.count("*").alias("history"), seen.alias("seen"))
+    after = between(events, as_of, as_of + settings.horizon).groupBy(c.USER_ID)
+    took = after.agg(F.collect_set(c.ITEM_ID).alias("took"), F.min(c.EVENT_TS).alias("visit_ts"))
+    truth = F.sort_array(F.array_except("took", "seen")).alias("truth")
+    judged = took.join(past, on=c.USER_ID, how="inner").select(c.USER_ID, truth, "seen", "history", "visit_ts")
+    return judged.where(F.size("truth") > 0)

@@ -6,12 +6,12 @@ One Spark session for the whole chain. On an empty warehouse it goes from raw fi
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime
 
-from features.contracts import RECOMMENDATIONS
 from jobs import cli
 from jobs.build_features import build
 from jobs.cli import Context
-from jobs.evaluate import evaluate
+from jobs.evaluate import evaluate, listed_nights
 from jobs.ingest import ingest
 from jobs.models import has_model
 from jobs.score import score
@@ -32,7 +32,8 @@ def nightly(context: Context) -> None:
 
 def _judge_last_closed(context: Context) -> None:
     """Evaluate the newest night whose horizon has passed at as_of."""
-    closed = [m for m in context.warehouse.moments(RECOMMENDATIONS) if m + context.settings.horizon <= context.as_of]
+    past = datetime.min.replace(tzinfo=UTC)
+    closed = [night for night in listed_nights(context.warehouse, past) if night + context.settings.horizon <= context.as_of]
     if closed:
         evaluate(replace(context, as_of=max(closed)))
 

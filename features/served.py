@@ -1,0 +1,31 @@
+"""The lists on record that were made for judged users: the night's, and what each was really shown at the visit."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from conf import columns as c
+
+
+def lists_on_record(recommendations: DataFrame, judged: DataFrame, as_of: datetime, depth: int) -> DataFrame:
+    """user_id, nightly (the list made at as_of), served (the newest list made at or before ``visit_ts``), newer (they differ in age).
+
+    Lists are items, best first, ``depth`` at most. A list speaks for its own as_of_ts and knows nothing later, so ``served``
+    keeps the time law at the visit. A visit is the user's first event in the window; an hour refreshes those who have acted,
+    so what makes ``served`` newer are later nights, and hours that learnt of late events.
+    """
+    known = recommendations.where((F.col(c.AS_OF_TS) >= F.lit(as_of)) & (F.col(c.RANK) <= depth))
+    shown = known.join(judged.select(c.USER_ID, "visit_ts"), on=c.USER_ID).where(F.col(c.AS_OF_TS) <= F.col("visit_ts"))
+    lists = shown.groupBy(c.USER_ID, c.AS_OF_TS, c.MODE).agg(
+        F.sort_array(F.collect_list(F.struct(c.RANK, c.ITEM_ID)))[c.ITEM_ID].alias("items")
+    )
+    tonight = (F.col(c.AS_OF_TS) == F.lit(as_of)) & (F.col(c.MODE) == "nightly")
+    return lists.groupBy(c.USER_ID).agg(
+        F.first(F.when(tonight, F.col("items")), ignorenulls=True).alias("nightly"),
+        # An hour at the moment of a night is shown in its place.
+        F.max_by("items", F.struct(c.AS_OF_TS, F.col(c.MODE) == "hourly")).alias("served"),
+        (F.max(c.AS_OF_TS) > F.lit(as_of)).alias("newer"),
+    )
