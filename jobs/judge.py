@@ -1,7 +1,7 @@
 """One window judged: the lists made at as_of and the baselines against what users then did, as sums that add up over windows.
 
 The workers give each user's metrics a weight in every draw of the bootstrap and return sums; the driver gets one row a
-partition, recommender, segment and metric, and a histogram of how often items are shown. Neither grows with users.
+recommender, segment and metric, and a histogram of how often items are shown. Neither grows with users.
 """
 
 from __future__ import annotations
@@ -140,11 +140,15 @@ def _first_items(lists: DataFrame, names: list[str]) -> DataFrame:
 
 def _sums(every: DataFrame, names: list[str], active: int, draws: int) -> Sums:
     parts = every.mapInArrow(_adder(names, active, draws), _SUMS)
-    found: Sums = {}
-    for row in sorted(parts.collect()):
-        key, one = (row["recommender"], row["segment"], row["metric"]), Draws(np.array(row["total"]), np.array(row["weight"]))
-        found[key] = found[key] + one if key in found else one
-    return found
+    added = parts.groupBy("recommender", "segment", "metric").agg(*[_add_up(k, draws) for k in ("total", "weight")])
+    return {tuple(row[:3]): Draws(np.array(row["total"]), np.array(row["weight"])) for row in added.collect()}
+
+
+def _add_up(column: str, draws: int) -> Column:
+    """The arrays of a group added, number by number; sorted first, so that the sum is the same in every run."""
+    none = F.array_repeat(F.lit(0.0), draws + 1)
+    parts = F.sort_array(F.collect_list(column))
+    return F.reduce(parts, none, lambda sums, part: F.zip_with(sums, part, lambda a, b: a + b)).alias(column)
 
 
 def _adder(
