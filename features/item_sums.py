@@ -17,8 +17,9 @@ from conf import columns as c
 from features.contracts import ITEM_SUMS
 from features.item_cycle import CYCLE_SUMS
 from features.item_sales import MONTH_US, buyers, series, sparse_buckets, totals
+from features.refresh import leaving_month
 from features.sums import scaled_parts
-from features.windows import AT, DAY_US, HOUR_US, SECOND_US, US, Moments, between, day_end_us, to_micros
+from features.windows import AT, DAY_US, HOUR_US, SECOND_US, US, Moments, between, day_end_us, to_micros, within
 
 _NEW = "is_new"
 #: The job knows which version of the table it has read, and adds it.
@@ -34,17 +35,19 @@ def item_sums(events: DataFrame, moments: list[datetime]) -> DataFrame:
 
 
 def refreshed_item_sums(
-    sums: DataFrame, before: DataFrame, new: DataFrame, night: datetime, as_of: datetime
+    sums: DataFrame, before: DataFrame, new: DataFrame, night: datetime, as_of: datetime, histories: DataFrame | None = None
 ) -> DataFrame:
     """What ``item_sums(before ∪ new, [as_of])`` gives, from the night's ``sums``.
 
     ``before`` are the events that the night counted, ``new`` the others that are visible at as_of; late ones among them are
-    counted where they belong.
+    counted where they belong. Of ``before`` a few hours are read, and all events of the pairs of user and item that are new
+    or leave the last 28 days: from ``histories`` (``asked_histories``), where these have been read already.
     """
     hour = Moments.of([as_of])
     added = totals(hour.log(new), hour).drop(AT)
     added = added.select(c.ITEM_ID, *[F.col(name).alias(f"new_{name}") for name in added.columns if name != c.ITEM_ID])
-    parts = [added, _moved(before, new, night, as_of), _newest_hours(before, new, as_of), _pairs(before, new, night, as_of)]
+    pairs = _pairs(before if histories is None else histories, new, night, as_of)
+    parts = [added, _moved(before, new, night, as_of), _newest_hours(before, new, as_of), pairs]
     known = sums.drop(c.AS_OF_TS, "sum_hours", c.EVENTS_VERSION)
     rows = known.join(_side_by_side(parts), on=c.ITEM_ID, how="full_outer")
     counts = {name: _plus(name) for name in ("sum_events", "sum_users_28d", "sum_gaps", "sum_span_us")}
@@ -107,8 +110,8 @@ def _moved(before: DataFrame, new: DataFrame, night: datetime, as_of: datetime) 
     rest = as_of - night - whole * timedelta(days=1)
     ago_us = F.lit(to_micros(night)) - F.unix_micros(c.EVENT_TS) - 1
     day = F.floor(ago_us / DAY_US).cast("int")
-    passing = between(before, night - timedelta(days=c.DAY_BUCKETS), night)
-    passing = passing.where(F.pmod(ago_us, F.lit(DAY_US)) >= DAY_US - rest // timedelta(microseconds=1))
+    starts = [night - timedelta(days=k) for k in range(1, c.DAY_BUCKETS + 1)]
+    passing = within(before, [(start, start + rest) for start in starts])
     age = F.floor((F.lit(to_micros(as_of)) - F.unix_micros(c.EVENT_TS) - 1) / DAY_US).cast("int")
     fresh = new.select(c.ITEM_ID, age.alias("day")).where(F.col("day") < c.DAY_BUCKETS)
     sides = passing.select(c.ITEM_ID, day.alias("day"), F.lit(1).alias("n"), F.lit(0).alias("m")).unionByName(
@@ -143,9 +146,8 @@ def _newest_hours(before: DataFrame, new: DataFrame, as_of: datetime) -> DataFra
 
 def _pairs(before: DataFrame, new: DataFrame, night: datetime, as_of: datetime) -> DataFrame:
     """(item, changes of users_28d, gaps and span) by the pairs of user and item that are new or leave the 28 days."""
-    pair, month = [c.USER_ID, c.ITEM_ID], timedelta(microseconds=MONTH_US)
-    leaving = between(before, night - month, as_of - month)
-    asked = new.select(*pair).unionByName(leaving.select(*pair)).distinct()
+    pair = [c.USER_ID, c.ITEM_ID]
+    asked = new.select(*pair).unionByName(leaving_month(before, night, as_of)).distinct()
     both = before.withColumn(_NEW, F.lit(False)).unionByName(new.withColumn(_NEW, F.lit(True)))
     log = both.select(*pair, F.unix_micros(c.EVENT_TS).alias(US), _NEW).join(F.broadcast(asked), on=pair, how="left_semi")
     then = F.when(~F.col(_NEW), F.col(US))
