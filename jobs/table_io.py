@@ -84,10 +84,20 @@ class Warehouse:
         nothing = self.spark._jvm.scala.Option.empty()  # type: ignore[union-attr]
         return self._delta(table)._jdt.deltaLog().update(False, nothing, nothing)
 
+    def _last_commit(self, table: Table) -> tuple[int, dict[str, Any]]:
+        """The newest version, and what its commit says of itself."""
+        version, log = self.version(table), self._delta(table)._jdt.deltaLog()
+        names = self.spark._jvm.org.apache.spark.sql.delta.util.FileNames  # type: ignore[union-attr]
+        actions = log.store().read(names.unsafeDeltaFile(log.logPath(), version), log.newDeltaHadoopConf()).iterator()
+        while actions.hasNext():
+            action = json.loads(actions.next())
+            if "commitInfo" in action:
+                return version, action["commitInfo"]
+        return version, {}
+
     def had_read(self, table: Table, other: Table) -> int | None:
         """The version of another table that the last commit to this one had read; None if it does not say."""
-        row = self._delta(table).history(1).select("userMetadata").first()
-        said = json.loads(row[0]) if row and row[0] else {}
+        said = json.loads(self._last_commit(table)[1].get("userMetadata") or "{}")
         return said.get("inputs", {}).get(other.name)
 
     # -- read ----------------------------------------------------------------------------------------------------
@@ -221,10 +231,8 @@ class Warehouse:
         self._checked.add(table.name)
 
     def _committed(self, table: Table) -> int:
-        row = self._delta(table).history(1).select("version", "operationMetrics").first()
-        assert row is not None  # noqa: S101 - a commit was just made
-        self.outputs[table.name] = int(row["version"])
-        return int(row["operationMetrics"].get("numOutputRows", 0))
+        self.outputs[table.name], commit = self._last_commit(table)
+        return int(commit.get("operationMetrics", {}).get("numOutputRows", 0))
 
     def _metadata(self) -> str:
         return json.dumps(
