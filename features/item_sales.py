@@ -22,8 +22,7 @@ def totals(log: DataFrame, times: Moments) -> DataFrame:
     Each event is weighed at each moment itself: a sum carried from one moment to the next would differ in its last bits from
     the sum that a night alone makes, and a night that is run again must give the same bytes.
     """
-    ends = day_end_us(times.us_of(AT))
-    decayed = [part for s in c.ITEM_HALF_LIVES.values() for part in exact_parts(decay(US, ends, s))]
+    decayed = decayed_parts(day_end_us(times.us_of(AT)))
     return times.spread(log.select(c.ITEM_ID, US, SEEN_FROM)).groupBy(*_KEY).agg(
         F.count("*").alias("sum_events"),
         F.min(US).alias("sum_first_us"),
@@ -31,6 +30,11 @@ def totals(log: DataFrame, times: Moments) -> DataFrame:
         F.array(*decayed).alias("sum_decayed"),
         F.array(*cycle_parts()).alias("sum_cycle"),
     )  # fmt: skip
+
+
+def decayed_parts(end_us: Column) -> list[Column]:
+    """Exact parts (whole, rest) of the decayed sums, in the order of ``ITEM_HALF_LIVES``; NULL counts as nothing."""
+    return [part for s in c.ITEM_HALF_LIVES.values() for part in exact_parts(decay(US, end_us, s))]
 
 
 def series(log: DataFrame, times: Moments) -> DataFrame:
@@ -64,13 +68,6 @@ def buckets(ago: str, most: int) -> Column:
     """Sums of ``n`` by buckets ago, as a series of ints, oldest first."""
     summed = (F.sum(F.when(F.col(ago) == k, F.col("n")).otherwise(0)) for k in reversed(range(most)))
     return F.array(*[one.cast("int") for one in summed])
-
-
-def sparse_buckets(ago: str, most: int, count: str) -> Column:
-    """The same for the few rows of an hour, (item, ago) once each: a plan that is quick to make matters more than one that runs fast."""
-    counts = F.map_from_entries(F.collect_list(F.struct(ago, count)))
-    every = F.sequence(F.lit(most - 1), F.lit(0))
-    return F.transform(every, lambda k: F.coalesce(F.element_at(counts, k), F.lit(0)).cast("int"))
 
 
 def buyers(log: DataFrame, times: Moments) -> DataFrame:

@@ -15,12 +15,14 @@ from pyspark.sql import functions as F
 
 from conf import columns as c
 from features.contracts import ITEM_SUMS
-from features.item_cycle import CYCLE_SUMS
-from features.item_sales import MONTH_US, buyers, series, sparse_buckets, totals
+from features.item_cycle import CYCLE_SUMS, cycle_parts
+from features.item_sales import MONTH_US, buyers, decayed_parts, series, totals
+from features.refresh import leaving_month
 from features.sums import scaled_parts
-from features.windows import AT, DAY_US, HOUR_US, SECOND_US, US, Moments, between, day_end_us, to_micros
+from features.windows import AT, SECOND_US, US, Moments, day_end_us, to_micros, within
 
 _NEW = "is_new"
+_SERIES = {"hours": (c.HOUR_BUCKETS, timedelta(hours=1)), "days": (c.DAY_BUCKETS, timedelta(days=1))}
 #: The job knows which version of the table it has read, and adds it.
 SUMS = [name for name in ITEM_SUMS.column_names if name not in (c.AS_OF_TS, c.EVENTS_VERSION)]
 
@@ -34,39 +36,57 @@ def item_sums(events: DataFrame, moments: list[datetime]) -> DataFrame:
 
 
 def refreshed_item_sums(
-    sums: DataFrame, before: DataFrame, new: DataFrame, night: datetime, as_of: datetime
+    sums: DataFrame, before: DataFrame, new: DataFrame, night: datetime, as_of: datetime, histories: DataFrame | None = None
 ) -> DataFrame:
     """What ``item_sums(before ∪ new, [as_of])`` gives, from the night's ``sums``.
 
     ``before`` are the events that the night counted, ``new`` the others that are visible at as_of; late ones among them are
-    counted where they belong.
+    counted where they belong. Of ``before`` a few hours are read, and all events of the pairs of user and item that are new
+    or leave the last 28 days: from ``histories`` (``asked_histories``), where these have been read already.
     """
-    hour = Moments.of([as_of])
-    added = totals(hour.log(new), hour).drop(AT)
-    added = added.select(c.ITEM_ID, *[F.col(name).alias(f"new_{name}") for name in added.columns if name != c.ITEM_ID])
-    parts = [added, _moved(before, new, night, as_of), _newest_hours(before, new, as_of), _pairs(before, new, night, as_of)]
-    known = sums.drop(c.AS_OF_TS, "sum_hours", c.EVENTS_VERSION)
-    rows = known.join(_side_by_side(parts), on=c.ITEM_ID, how="full_outer")
+    pairs = _pairs(before if histories is None else histories, new, night, as_of)
+    parts = [pairs, *_fresh(new, as_of), *_moved(before, night, as_of)]
+    known = sums.drop(c.AS_OF_TS, c.EVENTS_VERSION)
+    rows = known.join(_changes(parts, as_of), on=c.ITEM_ID, how="full_outer")
     counts = {name: _plus(name) for name in ("sum_events", "sum_users_28d", "sum_gaps", "sum_span_us")}
     ends = [day_end_us(to_micros(moment)) for moment in (night, as_of)]
     return rows.select(
-        hour.as_of(F.lit(0)),
+        Moments.of([as_of]).as_of(F.lit(0)),
         c.ITEM_ID,
         *[total.alias(name) for name, total in counts.items()],
         F.least("sum_first_us", "new_sum_first_us").alias("sum_first_us"),
         F.greatest("sum_last_us", "new_sum_last_us").alias("sum_last_us"),
         _added(_aged(ends[1] - ends[0]), "new_sum_decayed", 2 * len(c.ITEM_HALF_LIVES)).alias("sum_decayed"),
         _added(F.col("sum_cycle"), "new_sum_cycle", 2 * CYCLE_SUMS).alias("sum_cycle"),
-        _or_zeros("sum_hours", c.HOUR_BUCKETS).alias("sum_hours"),
-        _days((as_of - night) // timedelta(days=1)).alias("sum_days"),
+        *[_series(name, size, (as_of - night) // bucket) for name, (size, bucket) in _SERIES.items()],
     ).select(c.AS_OF_TS, *SUMS)
 
 
-def _side_by_side(parts: list[DataFrame]) -> DataFrame:
-    """One row an item with the columns of all parts. Each part has an item once: stacked they move once, joined each time."""
-    stacked = reduce(lambda above, below: above.unionByName(below, allowMissingColumns=True), parts)
-    columns = [name for name in stacked.columns if name != c.ITEM_ID]
-    return stacked.groupBy(c.ITEM_ID).agg(*[F.first(name, ignorenulls=True).alias(name) for name in columns])
+def _changes(parts: list[DataFrame], as_of: datetime) -> DataFrame:
+    """One row an item: what is new of its sums, and by bucket of its series. Stacked and added up twice: joins take far longer
+    to plan, and an hour is short."""
+    rows = reduce(lambda above, below: above.unionByName(below, allowMissingColumns=True), parts)
+    lists = {"new_sum_decayed": decayed_parts(F.lit(day_end_us(to_micros(as_of)))), "new_sum_cycle": cycle_parts()}
+    named = {name: [f"{name}_{k}" for k in range(len(parts))] for name, parts in lists.items()}
+    counts = ["new_sum_users_28d", "new_sum_gaps", "new_sum_span_us"]
+    added = rows.groupBy(c.ITEM_ID, "series", "bucket").agg(
+        *[F.sum(name).alias(name) for name in (*counts, "moved", "new")],
+        F.count(US).alias("new_sum_events"),
+        F.min(US).alias("new_sum_first_us"),
+        F.max(US).alias("new_sum_last_us"),
+        *[part.alias(name) for key, parts in lists.items() for name, part in zip(named[key], parts, strict=True)],
+    )
+    entry = F.struct("bucket", F.struct("moved", "new").alias("n"))
+    return added.groupBy(c.ITEM_ID).agg(
+        *[F.sum(name).alias(name) for name in (*counts, "new_sum_events")],
+        F.min("new_sum_first_us").alias("new_sum_first_us"),
+        F.max("new_sum_last_us").alias("new_sum_last_us"),
+        *[F.array(*map(F.sum, names)).alias(key) for key, names in named.items()],
+        *[
+            F.map_from_entries(F.collect_list(F.when((F.col("series") == name) & (F.col("bucket") < size), entry))).alias(name)
+            for name, (size, _) in _SERIES.items()
+        ],
+    )
 
 
 def _empty_series() -> dict[str, Column]:
@@ -98,54 +118,50 @@ def _aged(us: int) -> Column:
     return F.when(F.col("sum_decayed").isNotNull(), F.array(*parts))
 
 
-def _moved(before: DataFrame, new: DataFrame, night: datetime, as_of: datetime) -> DataFrame:
-    """(item, moved, new_days): sales that pass from a day's bucket to the next one since the night, and new sales by day.
+def _fresh(new: DataFrame, as_of: datetime) -> list[DataFrame]:
+    """New sales by bucket of each series; the moment of each once, as other sums need it."""
+    log = Moments.of([as_of]).log(new).select(c.ITEM_ID, US)
+    ago = {name: _ago(as_of, F.col(US), bucket).alias("bucket") for name, (_, bucket) in _SERIES.items()}
+    counts = F.lit(0).alias("moved"), F.lit(1).alias("new")
+    days = log.select(c.ITEM_ID, F.lit("days").alias("series"), ago["days"], *counts, US)
+    return [days, log.select(c.ITEM_ID, F.lit("hours").alias("series"), ago["hours"], *counts)]
 
-    With as_of a whole number of days and r after the night, these are the first r of each of the night's days.
+
+def _moved(before: DataFrame, night: datetime, as_of: datetime) -> list[DataFrame]:
+    """Sales that pass from a bucket of a series to the next one since the night, by the bucket that they leave.
+
+    With as_of a whole number of buckets and r after the night, these are the first r of each of the night's buckets.
     """
-    whole = (as_of - night) // timedelta(days=1)
-    rest = as_of - night - whole * timedelta(days=1)
-    ago_us = F.lit(to_micros(night)) - F.unix_micros(c.EVENT_TS) - 1
-    day = F.floor(ago_us / DAY_US).cast("int")
-    passing = between(before, night - timedelta(days=c.DAY_BUCKETS), night)
-    passing = passing.where(F.pmod(ago_us, F.lit(DAY_US)) >= DAY_US - rest // timedelta(microseconds=1))
-    age = F.floor((F.lit(to_micros(as_of)) - F.unix_micros(c.EVENT_TS) - 1) / DAY_US).cast("int")
-    fresh = new.select(c.ITEM_ID, age.alias("day")).where(F.col("day") < c.DAY_BUCKETS)
-    sides = passing.select(c.ITEM_ID, day.alias("day"), F.lit(1).alias("n"), F.lit(0).alias("m")).unionByName(
-        fresh.withColumns({"n": F.lit(0), "m": F.lit(1)})
-    )
-    counted = sides.groupBy(c.ITEM_ID, "day").agg(F.sum("n").alias("moved"), F.sum("m").alias("new"))
-    return counted.groupBy(c.ITEM_ID).agg(
-        sparse_buckets("day", c.DAY_BUCKETS, "moved").alias("moved"),
-        sparse_buckets("day", c.DAY_BUCKETS, "new").alias("new_days"),
-    )
+    parts = []
+    for name, (size, bucket) in _SERIES.items():
+        rest = (as_of - night) % bucket
+        if rest:
+            starts = [night - k * bucket for k in range(1, size + 1)]
+            passing = within(before, [(start, start + rest) for start in starts])
+            ago = _ago(night, F.unix_micros(c.EVENT_TS), bucket).alias("bucket")
+            parts.append(passing.select(c.ITEM_ID, F.lit(name).alias("series"), ago, F.lit(1).alias("moved")))
+    return parts
 
 
-def _days(whole: int) -> Column:
-    """The series of days at as_of. Series are oldest first: what moves in bucket i goes on to bucket i - 1 - whole."""
-    size = c.DAY_BUCKETS
-    night, moved, new = (_or_zeros(name, size) for name in ("sum_days", "moved", "new_days"))
-    stay = F.zip_with(night, moved, lambda n, m: n - m)
+def _ago(moment: datetime, us: Column, bucket: timedelta) -> Column:
+    return F.floor((F.lit(to_micros(moment)) - us - 1) / (bucket // timedelta(microseconds=1))).cast("int")
+
+
+def _series(name: str, size: int, whole: int) -> Column:
+    """A series at as_of. Series are oldest first: what moves in bucket i goes on to bucket i - 1 - whole."""
+    every = F.transform(F.sequence(F.lit(size - 1), F.lit(0)), lambda k: F.element_at(name, k))
+    moved, new = (F.transform(every[what], lambda n: F.coalesce(n, F.lit(0))) for what in ("moved", "new"))
+    stay = F.zip_with(_or_zeros(f"sum_{name}", size), moved, lambda n, m: n - m)
     come = F.concat(F.slice(moved, 2, size - 1), F.array(F.lit(0)))
     known = F.zip_with(stay, come, lambda a, b: a + b)
     shifted = F.slice(F.concat(known, F.array_repeat(F.lit(0), min(whole, size))), -size, size)
-    return F.transform(F.zip_with(shifted, new, lambda a, b: a + b), lambda n: n.cast("int"))
-
-
-def _newest_hours(before: DataFrame, new: DataFrame, as_of: datetime) -> DataFrame:
-    """(item, sum_hours) of the items with a sale in the last two days, counted anew: little is read."""
-    start = as_of - timedelta(hours=c.HOUR_BUCKETS)
-    both = reduce(DataFrame.unionByName, [between(side, start, as_of).select(c.ITEM_ID, c.EVENT_TS) for side in (before, new)])
-    hour = F.floor((F.lit(to_micros(as_of)) - F.unix_micros(c.EVENT_TS) - 1) / HOUR_US).cast("int")
-    counted = both.groupBy(c.ITEM_ID, hour.alias("hour")).agg(F.count("*").alias("n"))
-    return counted.groupBy(c.ITEM_ID).agg(sparse_buckets("hour", c.HOUR_BUCKETS, "n").alias("sum_hours"))
+    return F.transform(F.zip_with(shifted, new, lambda a, b: a + b), lambda n: n.cast("int")).alias(f"sum_{name}")
 
 
 def _pairs(before: DataFrame, new: DataFrame, night: datetime, as_of: datetime) -> DataFrame:
     """(item, changes of users_28d, gaps and span) by the pairs of user and item that are new or leave the 28 days."""
-    pair, month = [c.USER_ID, c.ITEM_ID], timedelta(microseconds=MONTH_US)
-    leaving = between(before, night - month, as_of - month)
-    asked = new.select(*pair).unionByName(leaving.select(*pair)).distinct()
+    pair = [c.USER_ID, c.ITEM_ID]
+    asked = new.select(*pair).unionByName(leaving_month(before, night, as_of)).distinct()
     both = before.withColumn(_NEW, F.lit(False)).unionByName(new.withColumn(_NEW, F.lit(True)))
     log = both.select(*pair, F.unix_micros(c.EVENT_TS).alias(US), _NEW).join(F.broadcast(asked), on=pair, how="left_semi")
     then = F.when(~F.col(_NEW), F.col(US))

@@ -32,6 +32,7 @@ from features.item_sums import item_sums, refreshed_item_sums
 from features.item_temporal import item_temporal
 from features.neighbors import item_neighbors
 from features.profiles import user_profiles
+from features.refresh import asked_histories, leaving_month
 from features.repeats import user_item_repeats
 from features.sequences import user_sequences
 from features.windows import Moments, visible
@@ -90,16 +91,19 @@ def _write_night(context: Context, run: Run, events: DataFrame, items: DataFrame
 
 def _write_hour(context: Context, run: Run, items: DataFrame) -> None:
     hour = since_night(context.warehouse, context.as_of)
-    moments, new = [context.as_of], hour.new.persist()
+    moments, span, new = [context.as_of], (hour.night, context.as_of), hour.new.persist()
+    leaving = leaving_month(hour.before, *span).persist()
+    histories = asked_histories(hour.before, new, leaving).persist()
     try:
         with step(context.spark, "read what is new"):
             run.counts["new_events"] = new.count()
         users = new.select(c.USER_ID).distinct()
-        _write_users(context, run, hour.before.unionByName(new), items, moments, users)
-        sums = refreshed_item_sums(hour.sums, hour.before, new, hour.night, context.as_of)
+        _write_users(context, run, histories.unionByName(new), items, moments, users)
+        sums = refreshed_item_sums(hour.sums, hour.before, new, *span, histories)
         _write(context, run, ITEM_TEMPORAL, item_temporal(sums, items, moments), moments)
     finally:
-        new.unpersist()
+        for frame in (histories, leaving, new):
+            frame.unpersist()
 
 
 def _write_users(

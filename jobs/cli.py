@@ -19,7 +19,7 @@ from pyspark.sql import SparkSession
 from conf.settings import Settings, SettingsError, load
 from jobs.errors import JobError, UsageError
 from jobs.progress import console, fail
-from jobs.session import open_session
+from jobs.session import kept_log, open_session
 from jobs.table_io import Warehouse
 
 
@@ -89,6 +89,6 @@ def run(body: Body, name: str, settings_file: Path, as_of: str, mode: str, dry_r
         return fail(name, error)
     except PySparkException as error:
         console.print(traceback.format_exc(), style="dim", markup=False)
-        return fail(name, JobError(f"Spark failed: {str(error).splitlines()[0]}"))
+        return fail(name, JobError(f"Spark failed: {str(error).splitlines()[0]}{kept_log()}"))
     finally:
         spark.stop()

@@ -32,7 +32,7 @@ def nights(warehouse: Warehouse) -> set[datetime]:
     done = finished(warehouse, "build_features")
     if done is None:
         return set()
-    moments = done.where(F.col(c.MODE) == "nightly").select(F.unix_micros(c.AS_OF_TS).alias("us")).distinct()
+    moments = done.where(F.col(c.MODE) == "nightly").select(F.unix_micros(c.AS_OF_TS).alias("us"))
     return {from_micros(row["us"]) for row in moments.collect()}
 
 
@@ -60,7 +60,7 @@ def since_night(warehouse: Warehouse, as_of: datetime) -> SinceNight:
     """
     night = newest_night(warehouse, as_of)
     sums = warehouse.partition(ITEM_SUMS, night)
-    version = sums.agg(F.max(c.EVENTS_VERSION)).first()[0]  # type: ignore[index]
+    version = sums.select(c.EVENTS_VERSION).first()[0]  # type: ignore[index]
     then = warehouse.read(EVENTS, version)
     added = warehouse.added_since(EVENTS, version)
     new = [unknown_at(visible(then, as_of), night), visible(added, as_of)]

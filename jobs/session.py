@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import sys
@@ -39,10 +40,14 @@ _RUNTIME: dict[str, Any] = {
     # Two tables that lie by user are joined by (user, item) where they lie.
     "spark.sql.requireAllClusterKeysForCoPartition": "false",
 }
+#: Logs of the JVMs that this process has started, to be removed when it ends.
+_logs: list[Path] = []
 # Only matter before the JVM is up, so only where this process starts it.
 _STATIC: dict[str, Any] = {
     "spark.ui.enabled": "false",
     "spark.ui.showConsoleProgress": "false",
+    # Else each call of a column function tells the JVM its line of Python first, which is half of making a plan.
+    "spark.python.sql.dataFrameDebugging.enabled": "false",
     "spark.sql.adaptive.coalescePartitions.parallelismFirst": "false",
     "spark.driver.extraJavaOptions": "-Duser.timezone=UTC -XX:+UseParallelGC",
     "spark.executor.extraJavaOptions": "-Duser.timezone=UTC",
@@ -76,10 +81,26 @@ def _start(settings: Spark, app: str) -> SparkSession:
     builder = SparkSession.builder.appName(app).master(settings.master).config(map=conf)
     with _noise_to_file() as log:
         try:
-            return builder.getOrCreate()
+            session = builder.getOrCreate()
         except (PySparkException, OSError) as error:
             tail = " / ".join(log.read_text(errors="replace").split("\n")[-4:])
             raise UsageError(f"Spark did not start ({error}); the end of its log: {tail}; whole log: {log}") from error
+    _logs.append(log)
+    return session
+
+
+def kept_log() -> str:
+    """The words that point to Spark's log, which from now on is not removed when this process ends; empty without one."""
+    told = ", ".join(map(str, _logs))
+    _logs.clear()
+    return f"; Spark's log: {told}" if told else ""
+
+
+@atexit.register
+def _drop_logs() -> None:
+    if getattr(sys, "last_value", None) is None:  # what nobody caught may have its reason there
+        for log in _logs:
+            log.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

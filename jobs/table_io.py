@@ -14,6 +14,7 @@ from typing import Any
 
 from delta.tables import DeltaTable
 from filelock import FileLock, Timeout
+from py4j.java_gateway import JavaObject
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructField, StructType
@@ -56,7 +57,7 @@ class Warehouse:
     def path(self, table: Table) -> str:
         """Where the table lies; for a catalog table, as the catalog says."""
         if self.settings.catalog:
-            return self._delta(table).detail().select("location").first()[0]  # type: ignore[index]
+            return str(self._snapshot(table).deltaLog().dataPath().toString())
         root = self.settings.warehouse
         return f"{root.rstrip('/')}/{table.name}" if "://" in root else str(Path(root).absolute() / table.name)
 
@@ -76,12 +77,27 @@ class Warehouse:
 
     def version(self, table: Table) -> int:
         """The newest version of an existing table."""
-        return int(self._delta(table).history(1).select("version").first()[0])  # type: ignore[index]
+        return int(self._snapshot(table).version())
+
+    def _snapshot(self, table: Table) -> JavaObject:
+        """Delta's own view of the newest version. The public API starts Spark jobs to tell the same: seconds a table, each run."""
+        nothing = self.spark._jvm.scala.Option.empty()  # type: ignore[union-attr]
+        return self._delta(table)._jdt.deltaLog().update(False, nothing, nothing)
+
+    def _last_commit(self, table: Table) -> tuple[int, dict[str, Any]]:
+        """The newest version, and what its commit says of itself."""
+        version, log = self.version(table), self._delta(table)._jdt.deltaLog()
+        names = self.spark._jvm.org.apache.spark.sql.delta.util.FileNames  # type: ignore[union-attr]
+        actions = log.store().read(names.unsafeDeltaFile(log.logPath(), version), log.newDeltaHadoopConf()).iterator()
+        while actions.hasNext():
+            action = json.loads(actions.next())
+            if "commitInfo" in action:
+                return version, action["commitInfo"]
+        return version, {}
 
     def had_read(self, table: Table, other: Table) -> int | None:
         """The version of another table that the last commit to this one had read; None if it does not say."""
-        row = self._delta(table).history(1).select("userMetadata").first()
-        said = json.loads(row[0]) if row and row[0] else {}
+        said = json.loads(self._last_commit(table)[1].get("userMetadata") or "{}")
         return said.get("inputs", {}).get(other.name)
 
     # -- read ----------------------------------------------------------------------------------------------------
@@ -140,14 +156,16 @@ class Warehouse:
     def _check_schema(self, table: Table) -> None:
         if table.name in self._checked:
             return
-        row = self._delta(table).detail().select("properties").first()
-        found = int((row[0] if row else {}).get("kairos.schemaVersion", "0"))
+        metadata = self._snapshot(table).metadata()
+        stated = metadata.configuration().get("kairos.schemaVersion")
+        found = int(stated.get()) if stated.isDefined() else 0
         if found > SCHEMA_VERSION:
             raise DataQualityError(
                 f"table {table.name} at {self._where(table)} has schema version {found}, newer than the {SCHEMA_VERSION} "
                 "that this installation knows; upgrade kairos-rec (pip install -U kairos-rec) or point warehouse elsewhere"
             )
-        have = {f.name: f.dataType.simpleString() for f in self._delta(table).toDF().schema.fields}
+        fields = StructType.fromJson(json.loads(metadata.schemaString())).fields
+        have = {f.name: f.dataType.simpleString() for f in fields}
         want = {f.name: f.dataType.simpleString() for f in schema(table).fields}
         wrong = [f"{k}: found {have.get(k, 'nothing')}, expected {t}" for k, t in want.items() if have.get(k) != t]
         if wrong:
@@ -213,10 +231,8 @@ class Warehouse:
         self._checked.add(table.name)
 
     def _committed(self, table: Table) -> int:
-        row = self._delta(table).history(1).select("version", "operationMetrics").first()
-        assert row is not None  # noqa: S101 - a commit was just made
-        self.outputs[table.name] = int(row["version"])
-        return int(row["operationMetrics"].get("numOutputRows", 0))
+        self.outputs[table.name], commit = self._last_commit(table)
+        return int(commit.get("operationMetrics", {}).get("numOutputRows", 0))
 
     def _metadata(self) -> str:
         return json.dumps(

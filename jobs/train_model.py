@@ -93,7 +93,7 @@ def _torchrun(settings: Settings, folder: Path) -> None:
     """Run ``model.train`` under torchrun. Raises ModelGateError with the trainer's own last word."""
     command = [
         sys.executable, "-m", "torch.distributed.run", "--standalone",
-        "--nproc-per-node", str(settings.training.processes),
+        "--nproc-per-node", str(settings.training.processes), "--log-dir", str(folder / "logs"),
         "-m", "model.train", "--spec", str(folder / "spec.json"),
     ]  # fmt: skip
     threads = settings.training.threads or max(1, (os.cpu_count() or 1) // settings.training.processes)
