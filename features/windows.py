@@ -42,6 +42,11 @@ def to_micros(moment: datetime) -> int:
     return (moment - _EPOCH) // _ONE_US
 
 
+def from_micros(us: int) -> datetime:
+    """The moment of epoch microseconds, without passing through floating point."""
+    return _EPOCH + us * _ONE_US
+
+
 def day_end_us(us: _Micros) -> _Micros:
     """The end of the UTC day that a moment lies in, later than the moment; epoch microseconds."""
     return us - us % DAY_US + DAY_US

@@ -19,14 +19,15 @@ from pyspark.sql import functions as F
 
 from conf import columns as c
 from features.contracts import EVALUATIONS, EVENTS, RECOMMENDATIONS
+from features.windows import from_micros
 from jobs import cli
 from jobs.cli import Context
 from jobs.errors import DataQualityError
-from jobs.judge import ALL, KAIROS, SERVED, Judged, Sums, judge
+from jobs.judge import ALL, KAIROS, SERVED, Judged, Sums, added, judge
 from jobs.progress import console, step
 from jobs.run_log import finished, recorded
 from jobs.score_card import show
-from jobs.table_io import Warehouse, from_micros, schema
+from jobs.table_io import Warehouse, schema
 
 #: Metrics where more is better, so that one recommender can lead another.
 _ACCURACY = ("ndcg", "recall", "mrr")
@@ -51,7 +52,7 @@ def evaluate(context: Context) -> None:
         judged = {night: one for night, one in judged.items() if one.users}
         if not judged:
             raise DataQualityError(f"nobody with a past did anything to judge within {settings.horizon} of {_named(windows)}")
-        together = _add([one.sums for one in judged.values()])
+        together = added(part for one in judged.values() for part in one.sums.items())
         rows = [row for night, one in judged.items() for row in _rows(one.sums, one.whole, one.users, night, 1, versions[night])]
         if len(judged) > 1:
             rows += _rows(together, {}, 0, max(judged), len(judged), versions[max(judged)])
@@ -72,15 +73,6 @@ def listed_nights(warehouse: Warehouse, since: datetime) -> dict[datetime, str]:
     lists = warehouse.read(RECOMMENDATIONS).where((F.col(c.AS_OF_TS) >= F.lit(since)) & (F.col(c.MODE) == "nightly"))
     found = lists.groupBy(F.unix_micros(c.AS_OF_TS).alias("us")).agg(F.max(c.MODEL_VERSION).alias("version")).collect()
     return {from_micros(row["us"]): row["version"] for row in found}
-
-
-def _add(parts: list[Sums]) -> Sums:
-    """The sums of all windows together. A user's weights are the same in each, so the intervals are of users, not of lists."""
-    found: Sums = {}
-    for part in parts:
-        for key, one in part.items():
-            found[key] = found[key] + one if key in found else one
-    return found
 
 
 def _rows(

@@ -6,7 +6,7 @@ recommender, segment and metric, and a histogram of how often items are shown. N
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial, reduce
@@ -151,16 +151,22 @@ def _add_up(column: str, draws: int) -> Column:
     return F.reduce(parts, none, lambda sums, part: F.zip_with(sums, part, lambda a, b: a + b)).alias(column)
 
 
+def added(parts: Iterable[tuple[Key, Draws]]) -> Sums:
+    """The sums of each key. A user's weights are the same in every window, so intervals of several are of users, not of lists."""
+    found: Sums = {}
+    for key, one in parts:
+        found[key] = found[key] + one if key in found else one
+    return found
+
+
 def _adder(
     names: list[str], active: int, draws: int
 ) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     """The body of the UDF: the sums of a partition, once all of it was read."""
 
     def body(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        found: Sums = {}
-        for batch in batches:
-            for key, one in _measured(pa.Table.from_batches([batch]), names, active, draws):
-                found[key] = found[key] + one if key in found else one
+        tables = (pa.Table.from_batches([batch]) for batch in batches)
+        found = added(part for table in tables for part in _measured(table, names, active, draws))
         rows = [(*key, one.total.tolist(), one.weight.tolist()) for key, one in found.items()]
         columns = ["recommender", "segment", "metric", "total", "weight"]
         if rows:

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from conf.settings import Settings
 from features.contracts import ITEM_NEIGHBORS, ITEM_TEMPORAL, ITEMS, USER_SEQUENCES, Table
+from features.windows import to_micros
 from jobs.cli import Context
 from jobs.errors import ModelGateError
 from jobs.nights import newest_night
-from jobs.table_io import to_micros
 from model import predict, registry
 from model.spec import PredictSpec, TableRef
 

@@ -11,10 +11,10 @@ from pyspark.sql import functions as F
 
 from conf import columns as c
 from features.contracts import EVENTS, ITEM_SUMS
-from features.windows import unknown_at, visible
+from features.windows import from_micros, unknown_at, visible
 from jobs.errors import DataQualityError, UsageError
 from jobs.run_log import finished
-from jobs.table_io import Warehouse, from_micros
+from jobs.table_io import Warehouse
 
 
 @dataclass(frozen=True)

@@ -18,13 +18,12 @@ from features import quality
 from features.contracts import EVENTS
 from features.events import Looked
 from features.quality import Judge
-from features.windows import between, to_micros, visible
+from features.windows import between, from_micros, to_micros, visible
 from jobs import sources
 from jobs.cli import Context
 from jobs.errors import DataQualityError, UsageError
 from jobs.progress import console, step
 from jobs.run_log import Run, finished
-from jobs.table_io import from_micros
 
 _DAY = timedelta(days=1)
 _WEEK = timedelta(days=7)

@@ -7,7 +7,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from pyspark.sql.types import StructField, StructType
 from conf import columns as c
 from conf.settings import Settings
 from features.contracts import Table
+from features.windows import from_micros
 from jobs.errors import BusyError, DataQualityError, UsageError
 
 SCHEMA_VERSION = 1
@@ -170,7 +171,8 @@ class Warehouse:
         wrong = [f"{k}: found {have.get(k, 'nothing')}, expected {t}" for k, t in want.items() if have.get(k) != t]
         if wrong:
             raise DataQualityError(
-                f"table {table.name} at {self._where(table)} breaks its contract: {'; '.join(wrong)}"
+                f"table {table.name} at {self._where(table)} breaks its contract: {'; '.join(wrong)}; where another "
+                f"version of Kairos made it, move it away and run {table.owner} again, or point warehouse elsewhere"
             )
         self._checked.add(table.name)
 
@@ -294,13 +296,3 @@ def schema(table: Table) -> StructType:
     return StructType(
         [StructField(f.name, f.dataType, column.nullable, {"comment": column.comment}) for f, column in pairs]
     )
-
-
-def from_micros(micros: int) -> datetime:
-    """Epoch microseconds as an aware UTC datetime, without passing through floating point."""
-    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=micros)
-
-
-def to_micros(moment: datetime) -> int:
-    """An aware datetime as epoch microseconds, without passing through floating point."""
-    return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)

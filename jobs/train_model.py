@@ -12,13 +12,13 @@ from pathlib import Path
 from conf.settings import Settings
 from features.anchors import anchors_before
 from features.contracts import FEATURE_TABLES, TABLES
+from features.windows import to_micros
 from jobs import cli
 from jobs.cli import Context
 from jobs.errors import DataQualityError, ModelGateError
 from jobs.models import artifacts, references, registry_errors, tracking_uri
 from jobs.progress import console, step
 from jobs.run_log import recorded
-from jobs.table_io import to_micros
 from model import registry
 from model.registry import ModelVersion
 from model.spec import TRAIN_TABLES, RunRef, TrainSpec, write_spec

@@ -52,10 +52,10 @@ class Audience:
         return np.concatenate([np.maximum(alike, 0), alike / (weight + _PRIOR)], axis=2).astype(np.float32)
 
 
-def item_basis(events: Events, before_us: int, items: int, seed: int) -> np.ndarray:
-    """The basis of tastes from what was chosen before a moment, (items, WIDTH) float32; zeros where little is known."""
-    known = events.visible(before_us) & (events.item >= 0)
-    pairs = np.unique(events.user[known].astype(np.int64) * items + events.item[known])
+def item_basis(seen: Events, items: int, seed: int) -> np.ndarray:
+    """The basis of tastes from what a moment has seen, (items, WIDTH) float32; zeros where little is known."""
+    known = seen.item >= 0
+    pairs = np.unique(seen.user[known].astype(np.int64) * items + seen.item[known])
     user, item = pairs // items, pairs % items
     users = int(user.max(initial=0)) + 1
     width = min(WIDTH, users - 1, items - 1)
@@ -100,18 +100,12 @@ def audience(basis: np.ndarray, users: Iterable[tuple[np.ndarray, np.ndarray]], 
     return Audience(basis, (sums / _UNIT**2).astype(np.float32), (weight / _UNIT).astype(np.float32))
 
 
-def histories(events: Events, before_us: int, length: int) -> Iterable[tuple[np.ndarray, np.ndarray]]:
-    """Blocks of users' last ``length`` events before a moment, as ``audience`` takes them."""
-    rows = np.flatnonzero(events.visible(before_us))
-    user = events.user[rows]
-    heads = np.flatnonzero(np.concatenate([[True], user[1:] != user[:-1]])) if len(rows) else np.zeros(0, np.int64)
-    tails = np.append(heads[1:], len(rows))
-    for at in range(0, len(heads), _BLOCK):
-        stop = tails[at : at + _BLOCK, None]
-        place = stop - length + np.arange(length)
-        real = place >= heads[at : at + _BLOCK, None]
-        place = rows[np.where(real, place, 0)]
-        yield np.where(real, events.item[place], -1), np.where(real, events.us[place], 0)
+def histories(seen: Events, length: int) -> Iterable[tuple[np.ndarray, np.ndarray]]:
+    """Blocks of users' last ``length`` events of what a moment has seen, as ``audience`` takes them."""
+    stop = np.cumsum(np.bincount(seen.user)) if len(seen.user) else np.zeros(0, np.int64)
+    start = np.concatenate([[0], stop[:-1]])
+    for at in range(0, len(stop), _BLOCK):
+        yield _last(seen.item, seen.us, start[at : at + _BLOCK], stop[at : at + _BLOCK], length)
 
 
 def stored_histories(spec: PredictSpec, item_ids: pa.Array, length: int) -> Iterable[tuple[np.ndarray, np.ndarray]]:
@@ -133,10 +127,17 @@ def stored_histories(spec: PredictSpec, item_ids: pa.Array, length: int) -> Iter
 def _padded(batch: pa.RecordBatch, item_ids: pa.Array, length: int) -> tuple[np.ndarray, np.ndarray]:
     counts = pc.fill_null(pc.list_value_length(batch["item_ids"]), 0).to_numpy(zero_copy_only=False)
     stop = np.cumsum(counts)
-    place = stop[:, None] - length + np.arange(length)
-    real = place >= (stop - counts)[:, None]
-    place = np.where(real, place, 0)
     item, us = index_of(batch["item_ids"].flatten(), item_ids), micros(batch["event_tss"].flatten())
-    if not len(item):
+    return _last(item, us, stop - counts, stop, length)
+
+
+def _last(
+    item: np.ndarray, us: np.ndarray, start_B: np.ndarray, stop_B: np.ndarray, length: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The last ``length`` of the rows [start, stop) of each user, oldest first; item -1 and time 0 where there are fewer."""
+    place = stop_B[:, None] - length + np.arange(length)
+    real = place >= start_B[:, None]
+    if not real.any():
         return np.full(place.shape, -1), np.zeros(place.shape, np.int64)
+    place = np.where(real, place, 0)
     return np.where(real, item[place], -1), np.where(real, us[place], 0)

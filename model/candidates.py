@@ -89,11 +89,10 @@ class Moment:
 
     def _alike(self, taste: np.ndarray, barred: Pairs | None, settings: Settings) -> np.ndarray:
         """What people like the user chose lately, best first, for each half-life; -1 where nobody is like the user."""
-        nothing = Pairs(np.zeros(0, np.int64), np.zeros((0, 1), np.float32), len(self.catalogue))
         bias = torch.where(torch.from_numpy(self.state.available), 0.0, -torch.inf)
         x = torch.from_numpy(taste)
         lists = [
-            top_of_catalogue(x, torch.from_numpy(sums), bias, nothing, barred, settings.slate.audience)
+            top_of_catalogue(x, torch.from_numpy(sums), bias, None, barred, settings.slate.audience)
             for sums in self.audience.sums
         ]
         known = np.any(taste, axis=1, keepdims=True)

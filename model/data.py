@@ -84,13 +84,9 @@ class Events:
     """NULL is 0."""
     available_us: np.ndarray
 
-    def visible(self, moment_us: int) -> np.ndarray:
-        """Which events a run at this moment would have seen."""
-        return (self.us < moment_us) & (self.available_us <= moment_us)
-
-    def before(self, moment_us: int) -> Events:
-        """The events that happened before a moment."""
-        keep = self.us < moment_us
+    def seen_at(self, moment_us: int) -> Events:
+        """The events that a run at this moment would have seen."""
+        keep = (self.us < moment_us) & (self.available_us <= moment_us)
         rows = {k: getattr(self, k)[keep] for k in ("user", "item", "us", "kind", "value", "available_us")}
         return Events(users=self.users, **rows)
 

@@ -68,14 +68,16 @@ def _best(value: np.ndarray, most: int) -> np.ndarray:
 
 @torch.no_grad()
 def top_of_catalogue(
-    x_BD: torch.Tensor, y_ID: torch.Tensor, bias_I: torch.Tensor, extra: Pairs, barred: Pairs | None, most: int
+    x_BD: torch.Tensor, y_ID: torch.Tensor, bias_I: torch.Tensor, extra: Pairs | None, barred: Pairs | None, most: int
 ) -> np.ndarray:
     """Exact top ``most`` of x·y + bias (+ extra of a pair) over all items, equals in the order of items; (B, most).
 
     ``bias_I`` is -inf where an item may not be recommended; ``barred`` pairs are left out; -1 where nothing is left.
     """
+    if not most:
+        return np.zeros((len(x_BD), 0), np.int64)
     score = torch.addmm(bias_I[None, :], x_BD, y_ID.T)
-    if len(extra.keys):
+    if extra is not None:
         score.view(-1).index_add_(0, torch.from_numpy(extra.keys), torch.from_numpy(extra.values[:, 0]).float())
     if barred is not None:
         score.view(-1)[torch.from_numpy(barred.keys)] = -torch.inf

@@ -65,16 +65,15 @@ def read_state(spec: TrainSpec, as_of_us: int, catalogue: Catalogue) -> ItemStat
     return build_item_state(require_partition(spec, "item_temporal", as_of_us, list(COLUMNS)), catalogue, as_of_us)
 
 
-def sales_before(events: Events, moment_us: int, items: int) -> np.ndarray:
-    """How often each item was chosen before a moment: what the encoder can have learned of it."""
-    seen = events.item[(events.us < moment_us) & (events.item >= 0)]
-    return np.bincount(seen, minlength=items).astype(np.float32)
+def sales(seen: Events, items: int) -> np.ndarray:
+    """How often each item was chosen in what a moment has seen: what the encoder can have learned of it."""
+    return np.bincount(seen.item[seen.item >= 0], minlength=items).astype(np.float32)
 
 
-def audience_at(events: Events, moment_us: int, items: int, settings: Settings) -> Audience:
-    """The audiences of all items at a moment, in a basis from what was known at it."""
-    basis = item_basis(events, moment_us, items, settings.training.seed)
-    return audience(basis, histories(events, moment_us, settings.features.sequence_length), moment_us)
+def audience_at(seen: Events, moment_us: int, items: int, settings: Settings) -> Audience:
+    """The audiences of all items at a moment, in a basis from what it has seen."""
+    basis = item_basis(seen, items, settings.training.seed)
+    return audience(basis, histories(seen, settings.features.sequence_length), moment_us)
 
 
 def train(spec: TrainSpec, world: World) -> Trained:
@@ -89,8 +88,8 @@ def train(spec: TrainSpec, world: World) -> Trained:
     events = read_events(spec, spec.as_of_us, catalogue.item_ids)
     if not len(events.us):
         raise DataError("no event is visible at as_of: nothing to learn from; run jobs/ingest.py, or choose a later --as-of")
-    sales = sales_before(events, spec.as_of_us, len(catalogue))
-    vocabulary = np.where(sales > 0, np.cumsum(sales > 0), 0)
+    sold = sales(events, len(catalogue))
+    vocabulary = np.where(sold > 0, np.cumsum(sold > 0), 0)
     table = ItemTable(catalogue, vocabulary)
     content = 0 if catalogue.content is None else catalogue.content.shape[1]
     encoder = Encoder(int(vocabulary.max()) + 1, content, settings.model)
@@ -98,10 +97,10 @@ def train(spec: TrainSpec, world: World) -> Trained:
     trainer = EncoderTrainer(encoder, table, catalogue, settings, world, budget)
     clock.done("read events and catalogue", events=len(events.us), items=len(catalogue), parameters=_size(encoder, ranker))
 
-    basis = item_basis(events, spec.as_of_us, len(catalogue), settings.training.seed)
-    result = Trained(encoder, ranker, catalogue, table, sales, basis, settings)
+    basis = item_basis(events, len(catalogue), settings.training.seed)
+    result = Trained(encoder, ranker, catalogue, table, sold, basis, settings)
     slates = _walk(spec, trainer, events, result, clock)
-    table.know(sales)
+    table.know(sold)
     _fit_ranker(slates, RankerTrainer(ranker, settings, world, budget), result, clock)
     result.metrics["seconds"] = budget.used()
     result.history["stopped_by_max_seconds"] = int(budget.stopped)
@@ -113,8 +112,9 @@ def _walk(spec: TrainSpec, trainer: EncoderTrainer, events: Events, result: Trai
     settings, catalogue, table, encoder = trainer.settings, trainer.catalogue, trainer.table, trainer.encoder
     epochs, items = settings.training.retrieval_epochs, len(trainer.catalogue)
     first = spec.anchors_us[0]
-    table.at(None).know(sales_before(events, first, items))
-    curve = {"positions": trainer.fit_positions(events, np.iinfo(np.int64).min, first, epochs, phase=0), "anchors": []}
+    seen = events.seen_at(first)
+    table.at(None).know(sales(seen, items))
+    curve = {"positions": trainer.fit_positions(seen, np.iinfo(np.int64).min, first, epochs, phase=0), "anchors": []}
     clock.done("encoder on history before the first anchor", loss=curve["positions"][-1])
     slates: list[AnchorSlates] = []
     ends = (*spec.anchors_us[1:], spec.as_of_us)
@@ -128,14 +128,15 @@ def _walk(spec: TrainSpec, trainer: EncoderTrainer, events: Events, result: Trai
             continue
         if not slates:
             encoder.fit_scales(state, users)
-        table.know(sales_before(events, anchor, items))
-        known = audience_at(events, anchor, items, settings)
+        seen = events.seen_at(anchor)
+        table.know(sales(seen, items))
+        known = audience_at(seen, anchor, items, settings)
         moment = Moment.prepare(encoder, table, state, neighbors, catalogue, known, settings)
         slates.append(collect(moment, encoder, table, users, labels, settings, spec.repeat_consumption))
         clock.done(f"slates at anchor {k + 1}", users=len(slates[-1].item), width=slates[-1].item.shape[1], recall=slates[-1].recall["all"])
         losses = trainer.fit_anchor(users, labels, state, epochs, phase=2 * k + 1)
         curve["anchors"] += losses
-        curve["positions"] += trainer.fit_positions(events, anchor, end, 1, phase=2 * k + 2)
+        curve["positions"] += trainer.fit_positions(events.seen_at(end), anchor, end, 1, phase=2 * k + 2)
         clock.done(f"encoder on anchor {k + 1}", loss=losses[-1])
     if not slates:
         raise DataError("no user has a label at any anchor: choose a later --as-of, a longer horizon or more anchors")

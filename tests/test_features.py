@@ -20,8 +20,8 @@ from features.neighbors import item_neighbors
 from features.profiles import user_profiles
 from features.repeats import user_item_repeats
 from features.sequences import user_sequences
-from features.windows import Moments, to_micros
-from jobs.table_io import from_micros, schema
+from features.windows import Moments, from_micros, to_micros
+from jobs.table_io import schema
 
 pytestmark = pytest.mark.spark
 

@@ -20,7 +20,8 @@ from features.events import (
     validate_items,
 )
 from features.raw_values import epoch_unit, timestamp
-from jobs.table_io import schema, to_micros
+from features.windows import to_micros
+from jobs.table_io import schema
 
 pytestmark = pytest.mark.spark
 NOON = datetime(2024, 3, 1, 12, tzinfo=UTC)

@@ -42,7 +42,8 @@ def later(events: Events, happened: int, known: int) -> Events:
 
 
 def at_now(events: Events) -> Audience:
-    return audience(item_basis(events, NOW, ITEMS, 0), histories(events, NOW, LENGTH), NOW)
+    seen = events.seen_at(NOW)
+    return audience(item_basis(seen, ITEMS, 0), histories(seen, LENGTH), NOW)
 
 
 def test_an_audience_is_the_decayed_sum_of_the_tastes_of_those_who_chose() -> None:
@@ -83,8 +84,8 @@ def test_what_has_not_happened_or_is_not_known_yet_changes_nothing(happened: int
 
 def test_the_order_of_users_does_not_change_a_bit() -> None:
     events = log()
-    basis = item_basis(events, NOW, ITEMS, 0)
-    (item, us), = histories(events, NOW, LENGTH)
+    basis = item_basis(events, ITEMS, 0)
+    (item, us), = histories(events, LENGTH)
     whole = audience(basis, [(item, us)], NOW)
     pieces = audience(basis, [(item[::-1][k : k + 7], us[::-1][k : k + 7]) for k in range(0, len(item), 7)], NOW)
     np.testing.assert_array_equal(whole.sums, pieces.sums)
@@ -93,7 +94,7 @@ def test_the_order_of_users_does_not_change_a_bit() -> None:
 
 def rows(events: Events, moment: int, users: list[int]) -> pa.Table:
     """``user_sequences`` of some users at a moment."""
-    mine = [np.flatnonzero((events.user == user) & events.visible(moment)) for user in users]
+    mine = [np.flatnonzero((events.user == user) & (events.us < moment)) for user in users]
     us = pa.array([events.us[rows].tolist() for rows in mine], pa.list_(pa.int64()))
     utc = pa.timestamp("us", tz="UTC")
     return pa.table({
@@ -108,13 +109,13 @@ def test_an_hour_is_the_night_with_those_who_changed(tmp_path: Path) -> None:
     pq.write_table(pa.concat_tables([rows(events, night, everyone), rows(events, NOW, [0, 2, 4])]), tmp_path / "hour.parquet")
     pq.write_table(rows(events, NOW, everyone), tmp_path / "full.parquet")
     ids = pa.array([f"i{item:02d}" for item in range(ITEMS)])
-    basis = item_basis(events, NOW, ITEMS, 0)
+    basis = item_basis(events, ITEMS, 0)
     found = []
     for name, since in (("hour", night), ("full", None)):
         table = TableRef(path=str(tmp_path / f"{name}.parquet"), format="parquet")
         told = PredictSpec(tables={"user_sequences": table}, as_of_us=NOW, night_us=since)
         found.append(audience(basis, stored_histories(told, ids, LENGTH), NOW))
-    trained = audience(basis, histories(events, NOW, LENGTH), NOW)
+    trained = audience(basis, histories(events, LENGTH), NOW)
     for name in vars(trained):
         np.testing.assert_array_equal(getattr(found[0], name), getattr(found[1], name), name)
         np.testing.assert_array_equal(getattr(found[0], name), getattr(trained, name), name)
@@ -122,6 +123,6 @@ def test_an_hour_is_the_night_with_those_who_changed(tmp_path: Path) -> None:
 
 def test_a_log_of_one_user_or_one_item_has_an_empty_basis() -> None:
     events = log(users=5)
-    assert not item_basis(events, 0, ITEMS, 0).any()
+    assert not item_basis(events.seen_at(0), ITEMS, 0).any()
     one = Events(events.users, *(getattr(events, n)[:1] for n in ("user", "item", "us", "kind", "value", "available_us")))
-    assert not item_basis(one, NOW, ITEMS, 0).any()
+    assert not item_basis(one, ITEMS, 0).any()

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 import torch
 from model_world import START, settings, shop, spec, write_tables
@@ -97,6 +99,22 @@ def test_nothing_that_happens_after_an_anchor_reaches_its_slates(
     assert not np.array_equal(clean[1].target, dirty[1].target), (
         "the poison must change the labels, or nothing is tested"
     )
+
+
+def test_what_is_delivered_after_an_anchor_does_not_reach_its_slates(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Late events happened before the anchor and became known after it, so the feature tables at the anchor lack them too."""
+    clean = collected(world(tmp_path / "a"), monkeypatch)
+    late = world(tmp_path / "b")
+    table = pq.read_table(tmp_path / "b" / "events.parquet")
+    more = table.filter(pc.less(table["event_ts"], pa.scalar(MOMENTS[1]).cast(table["event_ts"].type)))
+    more = more.set_column(0, "event_id", pa.array([f"late {n}" for n in range(len(more))]))
+    known = pa.array([MOMENTS[1] + 1] * len(more), pa.int64()).cast(table["available_ts"].type)
+    more = more.set_column(more.column_names.index("available_ts"), "available_ts", known)
+    pq.write_table(pa.concat_tables([table, more]), tmp_path / "b" / "events.parquet")
+    dirty = collected(late, monkeypatch)
+    assert np.array_equal(clean[1].item, dirty[1].item) and np.array_equal(clean[1].signals, dirty[1].signals)
 
 
 def test_nothing_that_happens_after_as_of_reaches_the_weights(tmp_path: Path) -> None:

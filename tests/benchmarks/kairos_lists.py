@@ -74,7 +74,7 @@ def _job(name: str, settings: Path, as_of: str) -> None:
 def _score(split: Split, folder: Path, settings: Path, seed: int) -> Lists:
     from conf.settings import from_tree, load
     from features.anchors import anchors_before
-    from jobs.table_io import to_micros
+    from features.windows import to_micros
     from model import checkpoint, predict, train
     from model.data import read_table
     from model.distributed import World

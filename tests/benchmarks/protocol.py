@@ -223,16 +223,9 @@ class Split:
         A user without a list counts as 0; coverage is of the items seen before the cutoff.
         """
         shown = [lists.get(user, [])[:DEPTH] for user in self.users]
-        hits = metrics.find_hits(shown, self.truth.to_list(), DEPTH)
-        each = metrics.ndcg(hits, 10)
-        found = {
-            "ndcg@10": float(each.mean()),
-            "recall@10": float(metrics.recall(hits, 10).mean()),
-            "recall@20": float(metrics.recall(hits, 20).mean()),
-            "mrr@10": float(metrics.mrr(hits, 10).mean()),
-            "coverage@10": metrics.coverage(shown, 10, self.past[ITEM].nunique()),
-        }
-        return found, each
+        truth = self.truth.to_list()
+        found = metrics.measure(shown, truth, self.past[ITEM].nunique(), ks=(10, DEPTH))
+        return found, metrics.ndcg(metrics.find_hits(shown, truth, DEPTH), 10)
 
 
 def _divide(log: Log, events: pd.DataFrame, cutoff: pd.Timestamp) -> tuple[pd.DataFrame, pd.Series]:
