@@ -16,4 +16,4 @@ def test_the_leak_is_caught(leak):
 def test_every_leak_still_applies():
     for leak in LEAKS:
         assert leak.old in (ROOT / leak.file).read_text(encoding="utf-8"), leak.name
-        assert (ROOT / leak.tests).exists(), leak.tests
+        assert (ROOT / leak.tests.split("::")[0]).exists(), leak.tests
