@@ -16,7 +16,7 @@ from pyspark.sql import functions as F
 from conf import columns as c
 from features.contracts import ITEM_SUMS
 from features.item_cycle import CYCLE_SUMS, cycle_parts
-from features.item_sales import MONTH_US, buyers, decayed_parts, series, totals
+from features.item_sales import MONTH_US, buckets, buyers, decayed_parts, series, totals
 from features.refresh import leaving_month
 from features.sums import scaled_parts
 from features.windows import AT, SECOND_US, US, Moments, day_end_us, to_micros, within
@@ -45,9 +45,9 @@ def refreshed_item_sums(
     or leave the last 28 days: from ``histories`` (``asked_histories``), where these have been read already.
     """
     pairs = _pairs(before if histories is None else histories, new, night, as_of)
-    parts = [pairs, *_fresh(new, as_of), *_moved(before, night, as_of)]
+    parts = [pairs, _fresh(new, as_of), *[_rebucketed(before, new, night, as_of, name) for name in _SERIES]]
     known = sums.drop(c.AS_OF_TS, c.EVENTS_VERSION)
-    rows = known.join(_changes(parts, as_of), on=c.ITEM_ID, how="full_outer")
+    rows = known.join(_changes(parts), on=c.ITEM_ID, how="full_outer")
     counts = {name: _plus(name) for name in ("sum_events", "sum_users_28d", "sum_gaps", "sum_span_us")}
     ends = [day_end_us(to_micros(moment)) for moment in (night, as_of)]
     return rows.select(
@@ -58,35 +58,14 @@ def refreshed_item_sums(
         F.greatest("sum_last_us", "new_sum_last_us").alias("sum_last_us"),
         _added(_aged(ends[1] - ends[0]), "new_sum_decayed", 2 * len(c.ITEM_HALF_LIVES)).alias("sum_decayed"),
         _added(F.col("sum_cycle"), "new_sum_cycle", 2 * CYCLE_SUMS).alias("sum_cycle"),
-        *[_series(name, size, (as_of - night) // bucket) for name, (size, bucket) in _SERIES.items()],
+        *[_series(name, (as_of - night) // bucket) for name, (_, bucket) in _SERIES.items()],
     ).select(c.AS_OF_TS, *SUMS)
 
 
-def _changes(parts: list[DataFrame], as_of: datetime) -> DataFrame:
-    """One row an item: what is new of its sums, and by bucket of its series. Stacked and added up twice: joins take far longer
-    to plan, and an hour is short."""
+def _changes(parts: list[DataFrame]) -> DataFrame:
+    """One row an item from parts that have one each, every column in one part only. Stacked, as joins take far longer to plan."""
     rows = reduce(lambda above, below: above.unionByName(below, allowMissingColumns=True), parts)
-    lists = {"new_sum_decayed": decayed_parts(F.lit(day_end_us(to_micros(as_of)))), "new_sum_cycle": cycle_parts()}
-    named = {name: [f"{name}_{k}" for k in range(len(parts))] for name, parts in lists.items()}
-    counts = ["new_sum_users_28d", "new_sum_gaps", "new_sum_span_us"]
-    added = rows.groupBy(c.ITEM_ID, "series", "bucket").agg(
-        *[F.sum(name).alias(name) for name in (*counts, "moved", "new")],
-        F.count(US).alias("new_sum_events"),
-        F.min(US).alias("new_sum_first_us"),
-        F.max(US).alias("new_sum_last_us"),
-        *[part.alias(name) for key, parts in lists.items() for name, part in zip(named[key], parts, strict=True)],
-    )
-    entry = F.struct("bucket", F.struct("moved", "new").alias("n"))
-    return added.groupBy(c.ITEM_ID).agg(
-        *[F.sum(name).alias(name) for name in (*counts, "new_sum_events")],
-        F.min("new_sum_first_us").alias("new_sum_first_us"),
-        F.max("new_sum_last_us").alias("new_sum_last_us"),
-        *[F.array(*map(F.sum, names)).alias(key) for key, names in named.items()],
-        *[
-            F.map_from_entries(F.collect_list(F.when((F.col("series") == name) & (F.col("bucket") < size), entry))).alias(name)
-            for name, (size, _) in _SERIES.items()
-        ],
-    )
+    return rows.groupBy(c.ITEM_ID).agg(*[F.max(name).alias(name) for name in rows.columns if name != c.ITEM_ID])
 
 
 def _empty_series() -> dict[str, Column]:
@@ -118,44 +97,48 @@ def _aged(us: int) -> Column:
     return F.when(F.col("sum_decayed").isNotNull(), F.array(*parts))
 
 
-def _fresh(new: DataFrame, as_of: datetime) -> list[DataFrame]:
-    """New sales by bucket of each series; the moment of each once, as other sums need it."""
-    log = Moments.of([as_of]).log(new).select(c.ITEM_ID, US)
-    ago = {name: _ago(as_of, F.col(US), bucket).alias("bucket") for name, (_, bucket) in _SERIES.items()}
-    counts = F.lit(0).alias("moved"), F.lit(1).alias("new")
-    days = log.select(c.ITEM_ID, F.lit("days").alias("series"), ago["days"], *counts, US)
-    return [days, log.select(c.ITEM_ID, F.lit("hours").alias("series"), ago["hours"], *counts)]
+def _fresh(new: DataFrame, as_of: datetime) -> DataFrame:
+    """The sums of what is new."""
+    return Moments.of([as_of]).log(new).groupBy(c.ITEM_ID).agg(
+        F.count("*").alias("new_sum_events"),
+        F.min(US).alias("new_sum_first_us"),
+        F.max(US).alias("new_sum_last_us"),
+        F.array(*decayed_parts(F.lit(day_end_us(to_micros(as_of))))).alias("new_sum_decayed"),
+        F.array(*cycle_parts()).alias("new_sum_cycle"),
+    )  # fmt: skip
 
 
-def _moved(before: DataFrame, night: datetime, as_of: datetime) -> list[DataFrame]:
-    """Sales that pass from a bucket of a series to the next one since the night, by the bucket that they leave.
+def _rebucketed(before: DataFrame, new: DataFrame, night: datetime, as_of: datetime, name: str) -> DataFrame:
+    """(item, what to add to the night's series once that is shifted by whole buckets), oldest first.
 
-    With as_of a whole number of buckets and r after the night, these are the first r of each of the night's buckets.
+    With as_of a whole number of buckets and r after the night, the first r of each of the night's buckets passes to the next.
     """
-    parts = []
-    for name, (size, bucket) in _SERIES.items():
-        rest = (as_of - night) % bucket
-        if rest:
-            starts = [night - k * bucket for k in range(1, size + 1)]
-            passing = within(before, [(start, start + rest) for start in starts])
-            ago = _ago(night, F.unix_micros(c.EVENT_TS), bucket).alias("bucket")
-            parts.append(passing.select(c.ITEM_ID, F.lit(name).alias("series"), ago, F.lit(1).alias("moved")))
-    return parts
+    size, bucket = _SERIES[name]
+    whole, rest = divmod(as_of - night, bucket)
+    starts = [night - k * bucket for k in range(1, size + 1)]
+    leaves = _ago(night, bucket) + whole
+    passing = within(before, [(start, start + rest) for start in starts]).select(
+        c.ITEM_ID, F.explode(F.array(_entry(leaves, -1), _entry(leaves + 1, 1))).alias("e")
+    )
+    rows = passing.unionByName(new.select(c.ITEM_ID, _entry(_ago(as_of, bucket), 1).alias("e"))).select(c.ITEM_ID, "e.*")
+    return rows.where(F.col("ago") < size).groupBy(c.ITEM_ID).agg(buckets("ago", size).alias(f"new_sum_{name}"))
 
 
-def _ago(moment: datetime, us: Column, bucket: timedelta) -> Column:
-    return F.floor((F.lit(to_micros(moment)) - us - 1) / (bucket // timedelta(microseconds=1))).cast("int")
+def _entry(ago: Column, n: int) -> Column:
+    return F.struct(ago.alias("ago"), F.lit(n).alias("n"))
 
 
-def _series(name: str, size: int, whole: int) -> Column:
-    """A series at as_of. Series are oldest first: what moves in bucket i goes on to bucket i - 1 - whole."""
-    every = F.transform(F.sequence(F.lit(size - 1), F.lit(0)), lambda k: F.element_at(name, k))
-    moved, new = (F.transform(every[what], lambda n: F.coalesce(n, F.lit(0))) for what in ("moved", "new"))
-    stay = F.zip_with(_or_zeros(f"sum_{name}", size), moved, lambda n, m: n - m)
-    come = F.concat(F.slice(moved, 2, size - 1), F.array(F.lit(0)))
-    known = F.zip_with(stay, come, lambda a, b: a + b)
-    shifted = F.slice(F.concat(known, F.array_repeat(F.lit(0), min(whole, size))), -size, size)
-    return F.transform(F.zip_with(shifted, new, lambda a, b: a + b), lambda n: n.cast("int")).alias(f"sum_{name}")
+def _ago(moment: datetime, bucket: timedelta) -> Column:
+    us = F.lit(to_micros(moment)) - F.unix_micros(c.EVENT_TS) - 1
+    return F.floor(us / (bucket // timedelta(microseconds=1))).cast("int")
+
+
+def _series(name: str, whole: int) -> Column:
+    """The series at as_of: the night's, shifted by whole buckets, and what is new of it."""
+    size, _ = _SERIES[name]
+    added = F.col(f"new_sum_{name}")
+    shifted = F.slice(F.concat(_or_zeros(f"sum_{name}", size), F.array_repeat(F.lit(0), min(whole, size))), -size, size)
+    return F.when(added.isNull(), shifted).otherwise(F.zip_with(shifted, added, lambda a, b: a + b)).alias(f"sum_{name}")
 
 
 def _pairs(before: DataFrame, new: DataFrame, night: datetime, as_of: datetime) -> DataFrame:

@@ -27,6 +27,8 @@ import duck  # noqa: E402
 import worlds_spark as worlds  # noqa: E402
 from measured import Measured, measure, tell  # noqa: E402
 
+from conf import columns as c  # noqa: E402
+
 DAYS, LENGTH, GAP = 30, 200, timedelta(minutes=30)
 AS_OF = worlds.START + timedelta(days=DAYS)
 MEMORY = "6g"
@@ -114,7 +116,7 @@ def chain(folder: Path, hours: float, mode: str) -> None:
     moment: datetime = AS_OF - timedelta(hours=1) + timedelta(hours=hours)
     if not warehouse.exists(EVENTS):
         raw = [spark.read.parquet(str(folder / name)) for name in ("events", "items")]
-        warehouse.append(EVENTS, raw[0])
+        warehouse.append(EVENTS, raw[0].sortWithinPartitions(c.EVENT_TS, c.EVENT_ID))  # as ingest leaves them
         warehouse.overwrite(ITEMS, raw[1])
     tick = time.monotonic()
     build(Context(spark, chosen, warehouse, moment, mode, False), backfill=False)
