@@ -85,6 +85,7 @@ def prepared(context: Context, model: UsableModel) -> Iterator[str]:
         tables=references(context, [ITEMS, ITEM_TEMPORAL, ITEM_NEIGHBORS, USER_SEQUENCES]),
         as_of_us=to_micros(context.as_of),
         night_us=None if context.mode == "nightly" else to_micros(newest_night(context.warehouse, context.as_of)),
+        asked_us=None,
         repeat_consumption=context.settings.repeat_consumption,
         top_k=context.settings.top_k,
     )

@@ -53,7 +53,8 @@ def prepare(model_dir: str | Path, spec: PredictSpec, out_dir: str | Path, diges
         shutil.copyfile(Path(model_dir) / name, out / _MODEL / name)
     temporal = require_partition(spec, "item_temporal", spec.as_of_us, list(COLUMNS))
     catalogue = build_catalogue(read_table(spec, "items"), temporal[c.ITEM_ID].combine_chunks(), bundle.facet_names)
-    state = build_item_state(temporal, catalogue, spec.as_of_us)
+    now_us = spec.as_of_us if spec.asked_us is None else spec.asked_us
+    state = build_item_state(temporal, catalogue, now_us)
     neighbors = build_neighbors(newest_partition(spec, "item_neighbors", spec.as_of_us), catalogue)
     table = _table(bundle, catalogue)
     length = bundle.settings.features.sequence_length
@@ -75,7 +76,7 @@ def prepare(model_dir: str | Path, spec: PredictSpec, out_dir: str | Path, diges
     pq.write_table(pa.table({c.ITEM_ID: catalogue.item_ids, c.TITLE: catalogue.titles}), out / "items.parquet")
     pq.write_table(pa.table({c.CATEGORY: catalogue.categories}), out / "categories.parquet")
     about = {
-        "as_of_us": spec.as_of_us, "repeat": spec.repeat_consumption, "top_k": spec.top_k, "digest": bundle.digest,
+        "as_of_us": now_us, "repeat": spec.repeat_consumption, "top_k": spec.top_k, "digest": bundle.digest,
         "arrays": sorted(arrays),
     }  # fmt: skip
     (out / "prepared.json").write_text(json.dumps(about, sort_keys=True), encoding="utf-8")

@@ -89,6 +89,7 @@ class PredictSpec(TablesSpec):
 
     as_of_us: int
     night_us: int | None = Field(None, description="the full night that as_of, an hour, changes; None: as_of is one")
+    asked_us: int | None = Field(None, description="the later moment that is asked about, knowing no more; None: as_of")
     repeat_consumption: bool = True
     top_k: int = Field(20, ge=1)
 

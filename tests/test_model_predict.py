@@ -10,6 +10,7 @@ import pytest
 import torch
 from model_world import START, settings, shop, spec, write_tables
 
+from conf import columns as c
 from model import checkpoint, data, predict, train
 from model.distributed import World
 from model.item_state import DAY_US
@@ -149,3 +150,16 @@ def test_events_of_unknown_items_do_not_stop_a_list(repeating: tuple) -> None:
 def test_no_users_give_no_rows(repeating: tuple) -> None:
     scoring, _, rows = repeating
     assert scoring.score(rows.slice(0, 0)).schema == predict.OUTPUT
+
+
+def test_a_later_moment_asked_about_makes_events_older_and_knows_no_more(repeating: tuple, tmp_path: Path) -> None:
+    scoring, made, rows = repeating
+    moments = {}
+    for name, asked in (("same", MOMENTS[-1]), ("later", MOMENTS[-1] + 3 * DAY_US)):
+        told = PredictSpec(tables=made.tables, as_of_us=MOMENTS[-1], asked_us=asked, top_k=5)
+        moments[name] = predict.Scorer(predict.prepare(made.output, told, tmp_path / name)).prepared.moment
+    assert predict.Scorer(tmp_path / "same").score(rows).equals(scoring.score(rows))
+    now, later = moments["same"].state, moments["later"].state
+    assert later.as_of_us - now.as_of_us == 3 * DAY_US
+    for known in (c.item_sales("7d"), "item_decayed_28d", "item_age_days"):
+        assert (later.column(known) == now.column(known)).all()

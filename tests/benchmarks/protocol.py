@@ -152,13 +152,15 @@ class Coded:
 class Split:
     """What is known at a cutoff, who is judged, and what they then did.
 
-    ``truth`` is {user_id: items} sorted by user; a recommender never reads it, except of splits from ``earlier``.
+    ``truth`` is {user_id: items} sorted by user; a recommender never reads it or ``visits``, except of splits from ``earlier``.
     """
 
     log: Log
     cutoff: pd.Timestamp
     past: pd.DataFrame
     truth: pd.Series
+    #: {user_id: first event in the window}: only for a score that knows when a user comes.
+    visits: pd.Series
     #: What recommenders computed once for this split (candidates, say), by their own keys.
     kept: dict[str, Any] = field(default_factory=dict, repr=False)
     _steps: dict[pd.Timestamp, Split] = field(default_factory=dict, repr=False)
@@ -177,8 +179,8 @@ class Split:
         """The split so many horizons earlier, made from this past alone: its truth is known at this cutoff."""
         cutoff = self.cutoff - steps * self.log.horizon
         if cutoff not in self._steps:
-            past, truth = _divide(self.log, self.past, cutoff)
-            self._steps[cutoff] = Split(self.log, cutoff, past, truth, _steps=self._steps)
+            divided = _divide(self.log, self.past, cutoff)
+            self._steps[cutoff] = Split(self.log, cutoff, *divided, _steps=self._steps)
         return self._steps[cutoff]
 
     def dev(self) -> Split:
@@ -228,12 +230,14 @@ class Split:
         return found, metrics.ndcg(metrics.find_hits(shown, truth, DEPTH), 10)
 
 
-def _divide(log: Log, events: pd.DataFrame, cutoff: pd.Timestamp) -> tuple[pd.DataFrame, pd.Series]:
-    """(past, truth) at a cutoff."""
+def _divide(log: Log, events: pd.DataFrame, cutoff: pd.Timestamp) -> tuple[pd.DataFrame, pd.Series, pd.Series]:
+    """(past, truth, visits) at a cutoff."""
     past = events[events[TIME] < cutoff]
-    then = events[(events[TIME] >= cutoff) & (events[TIME] < cutoff + log.horizon)][[USER, ITEM]].drop_duplicates()
+    after = events[(events[TIME] >= cutoff) & (events[TIME] < cutoff + log.horizon)]
+    then = after[[USER, ITEM]].drop_duplicates()
     then = then[then[USER].isin(past[USER].unique())]
     if not log.repeats:
         had = pd.MultiIndex.from_frame(past[[USER, ITEM]])
         then = then[~pd.MultiIndex.from_frame(then).isin(had)]
-    return past, then.sort_values([USER, ITEM]).groupby(USER)[ITEM].agg(list)
+    truth = then.sort_values([USER, ITEM]).groupby(USER)[ITEM].agg(list)
+    return past, truth, after.groupby(USER)[TIME].min().reindex(truth.index)
