@@ -1,8 +1,10 @@
 # make             what there is
 # make PYTHON=...  which Python makes the environment (3.11 or newer)
+# make WORKERS=... how many test files run at a time, each worker with a Spark session of its own (2)
 
 PYTHON ?= python3
 ARGS ?=
+WORKERS ?= 2
 VENV := .venv
 RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
@@ -22,7 +24,7 @@ demo: java $(INSTALLED) ## one night and two hours of recommendations on real gr
 	@$(RUN) -m jobs.demo
 
 test: java $(INSTALLED) ## the tests; ARGS="-k name" picks some
-	@$(RUN) -m pytest -m "not soak" $(ARGS)
+	@$(RUN) -m pytest -m "not soak" -n $(WORKERS) --dist loadfile $(ARGS)
 
 lint: $(INSTALLED) ## style and types
 	@$(RUN) -m ruff check .
