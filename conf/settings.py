@@ -211,6 +211,9 @@ class Evaluation(_Node):
     popularity_half_lives: tuple[str, ...] = ("1d", "7d", "28d")
     personal_half_lives: tuple[str, ...] = ("28d", "90d", "365d")
     windows: Positive = Field(3, description="nights judged, one horizon apart: --as-of and those before it")
+    visit_parts: Count = Field(
+        0, description="also judge lists that know when a user comes, to this many parts of the horizon; each is a scoring. 0: do not"
+    )
     draws: Annotated[int, Field(ge=100, le=5000)] = Field(500, description="of the bootstrap, for intervals and p-values")
 
     @model_validator(mode="after")

@@ -4,10 +4,9 @@ The truth lies in ``[as_of, as_of + horizon)``, so this runs once that window ha
 past and at least one true item; the whole catalogue counts, no negatives are sampled. Windows before as_of follow each other
 by a horizon each, so no event is true in two of them.
 
-Two scores of the model: *as of* is the night's list, made for the whole horizon; *as served* is the newest list on record at
-the user's first visit in the window. The second shows what is gained by lists that speak for a later moment, as far as such
-lists were made. It stands for the score of a model that knows when the user comes; that score itself would need the model
-run at each visit's own moment, which ``model/prepared.py`` can do only where features were built for that moment.
+Three scores of the model: *as of* is the night's list, made for the whole horizon; *as served* is the newest list on record at
+the user's first visit in the window, so it shows what refreshed lists gain; *knowing the visit* is what the night's model would
+have shown had it known when the user comes (``jobs/visits.py``), where ``evaluation.visit_parts`` asks for it.
 """
 
 from __future__ import annotations
@@ -23,11 +22,12 @@ from features.windows import from_micros
 from jobs import cli
 from jobs.cli import Context
 from jobs.errors import DataQualityError
-from jobs.judge import ALL, KAIROS, SERVED, Judged, Sums, added, judge
+from jobs.judge import ALL, KAIROS, KNOWING, SERVED, Judged, Sums, added, judge
 from jobs.progress import console, step
 from jobs.run_log import finished, recorded
 from jobs.score_card import show
 from jobs.table_io import Warehouse, schema
+from jobs.visits import visit_known
 
 #: Metrics where more is better, so that one recommender can lead another.
 _ACCURACY = ("ndcg", "recall", "mrr")
@@ -48,7 +48,10 @@ def evaluate(context: Context) -> None:
         judged: dict[datetime, Judged] = {}
         for night in windows:
             with step(context.spark, f"judge {night:%Y-%m-%d %H:%M}"):
-                judged[night] = judge(warehouse, settings, night)
+                knowing = visit_known(context, night, versions[night]) if settings.evaluation.visit_parts else None
+                judged[night] = judge(warehouse, settings, night, knowing)
+                if knowing is not None:
+                    knowing.unpersist()
         judged = {night: one for night, one in judged.items() if one.users}
         if not judged:
             raise DataQualityError(f"nobody with a past did anything to judge within {settings.horizon} of {_named(windows)}")
@@ -81,7 +84,7 @@ def _rows(
     """Rows of ``evaluations``, without run and horizon."""
 
     def named(who: str, segment: str, metric: str) -> tuple[Any, ...]:
-        return as_of, windows, who, version if who in (KAIROS, SERVED) else None, segment, metric
+        return as_of, windows, who, version if who in (KAIROS, SERVED, KNOWING) else None, segment, metric
 
     rows = []
     for (who, segment, metric), one in sorted(sums.items()):

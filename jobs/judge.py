@@ -32,6 +32,7 @@ from model.metrics import Draws
 
 KAIROS = "kairos"
 SERVED = "kairos as served"
+KNOWING = "kairos knowing the visit"
 ALL = "all"
 NEWER = "newer_list"
 DEPTH = 20
@@ -52,8 +53,10 @@ class Judged:
     users: int
 
 
-def judge(warehouse: Warehouse, settings: Settings, as_of: datetime) -> Judged:
+def judge(warehouse: Warehouse, settings: Settings, as_of: datetime, knowing: DataFrame | None = None) -> Judged:
     """Judge the users with a visible past who did something new to judge in the window.
+
+    ``knowing``: the lists of ``jobs/visits.py``, to be judged beside the others.
 
     Raises DataQualityError where the feature tables do not speak for as_of.
     """
@@ -69,7 +72,7 @@ def judge(warehouse: Warehouse, settings: Settings, as_of: datetime) -> Judged:
                 f"table item_temporal has no item on offer at {as_of:%Y-%m-%dT%H:%M:%SZ}, so there are no baselines to judge "
                 "beside; run jobs/build_features.py with that --as-of"
             )
-        lists, names = _lists(warehouse, settings, as_of, truth, temporal)
+        lists, names = _lists(warehouse, settings, as_of, truth, temporal, knowing)
         every = (
             truth.drop("seen")
             .join(truth_by_item(truth, facts), on=c.USER_ID)
@@ -92,13 +95,16 @@ def judge(warehouse: Warehouse, settings: Settings, as_of: datetime) -> Judged:
 
 
 def _lists(
-    warehouse: Warehouse, settings: Settings, as_of: datetime, truth: DataFrame, temporal: DataFrame
+    warehouse: Warehouse, settings: Settings, as_of: datetime, truth: DataFrame, temporal: DataFrame, knowing: DataFrame | None
 ) -> tuple[DataFrame, list[str]]:
     """A row for each judged user: user_id, newer_list, and the list of each recommender, which are named; NULL where it has none."""
     judging = settings.evaluation
     record = lists_on_record(warehouse.read(RECOMMENDATIONS), truth, as_of, DEPTH)
     parts = [record.withColumnsRenamed({"nightly": KAIROS, "served": SERVED, "newer": NEWER})]
     names = [KAIROS, SERVED]
+    if knowing is not None:
+        parts.append(knowing.withColumnsRenamed({"items": KNOWING}))
+        names.append(KNOWING)
 
     def add(kind: str, lists: DataFrame, half_lives: tuple[str, ...]) -> None:
         named = {half_life: f"{kind} {half_life}" for half_life in half_lives}

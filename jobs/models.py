@@ -79,13 +79,16 @@ def references(context: Context, tables: Sequence[Table]) -> dict[str, TableRef]
 
 
 @contextlib.contextmanager
-def prepared(context: Context, model: UsableModel) -> Iterator[str]:
-    """Compute the catalogue's state at as_of once, and ship it to the workers while the block runs. Yields its name there."""
+def prepared(context: Context, model: UsableModel, asked: datetime | None = None) -> Iterator[str]:
+    """Compute the catalogue's state at as_of once, and ship it to the workers while the block runs. Yields its name there.
+
+    ``asked``: a later moment that is asked about, with what is known at as_of.
+    """
     spec = PredictSpec(
         tables=references(context, [ITEMS, ITEM_TEMPORAL, ITEM_NEIGHBORS, USER_SEQUENCES]),
         as_of_us=to_micros(context.as_of),
         night_us=None if context.mode == "nightly" else to_micros(newest_night(context.warehouse, context.as_of)),
-        asked_us=None,
+        asked_us=None if asked is None else to_micros(asked),
         repeat_consumption=context.settings.repeat_consumption,
         top_k=context.settings.top_k,
     )

@@ -34,7 +34,7 @@ from jobs.publish import publish
 from jobs.run_log import recorded
 from model import predict
 
-__all__ = ["EVERYONE_ELSE", "score"]
+__all__ = ["EVERYONE_ELSE", "score", "scored"]
 
 _SCORED = "user_id STRING, rank INT, item_id STRING, score DOUBLE, reason STRING, cold BOOLEAN"
 
@@ -54,8 +54,7 @@ def score(context: Context) -> None:
         users = _users(context)
         context.spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", settings.scoring.batch_users)
         with step(context.spark, "prepare the catalogue"), prepared(context, model) as catalogue:
-            scored = users.mapInArrow(_scorer(catalogue), _SCORED)
-            batch = sorted_by_key(RECOMMENDATIONS, _listed(context, scored, model.version)).persist()
+            batch = sorted_by_key(RECOMMENDATIONS, _listed(context, scored(users, catalogue), model.version)).persist()
             try:
                 with step(context.spark, "score and check"):
                     run.counts |= check_batch(context, batch)
@@ -76,6 +75,11 @@ def _users(context: Context) -> DataFrame:
     return users.repartition(context.spark.sparkContext.defaultParallelism, c.USER_ID).sortWithinPartitions(c.USER_ID)
 
 
+def scored(users: DataFrame, catalogue: str) -> DataFrame:
+    """The lists of users (``user_inputs``) by the model and the moment that ``prepared`` has shipped under this name."""
+    return users.mapInArrow(_scorer(catalogue), _SCORED)
+
+
 def _scorer(catalogue: str) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     """The body of the UDF. The prepared folder travels with the job; each Python worker maps it once."""
 
@@ -85,11 +89,11 @@ def _scorer(catalogue: str) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.
     return body
 
 
-def _listed(context: Context, scored: DataFrame, version: str) -> DataFrame:
+def _listed(context: Context, lists: DataFrame, version: str) -> DataFrame:
     horizon = context.settings.horizon
     if context.mode == "hourly" and context.settings.hourly_horizon:
         horizon = context.settings.hourly_horizon
-    return scored.select(
+    return lists.select(
         F.lit(context.as_of).alias(c.AS_OF_TS), c.USER_ID, c.RANK, c.ITEM_ID, c.SCORE, c.REASON,
         F.lit(context.mode).alias(c.MODE), c.COLD,
         F.lit(batch_id(context, version)).alias(c.BATCH_ID),

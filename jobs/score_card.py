@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from rich.table import Table as Grid
 
 from features.segments import HISTORY_SEGMENTS, HOUR_SEGMENTS, ITEM_SEGMENTS
-from jobs.judge import ALL, KAIROS, NEWER, SERVED, Judged, Sums
+from jobs.judge import ALL, KAIROS, KNOWING, NEWER, SERVED, Judged, Sums
 from jobs.progress import console
 from model.metrics import Difference, Draws
 
@@ -18,7 +18,7 @@ def show(judged: dict[datetime, Judged], together: Sums, horizon: timedelta) -> 
     """Print recommenders, windows where there are several, and segments."""
     windows = sorted(judged)
     names = sorted({who for who, _, _ in together}, key=lambda who: -together[who, ALL, _MAIN].mean)
-    best = next(who for who in names if who not in (KAIROS, SERVED))
+    best = next(who for who in names if who not in (KAIROS, SERVED, KNOWING))
     days = f"{horizon.days} days" if horizon >= timedelta(days=1) else str(horizon)
     lists = together[KAIROS, ALL, _MAIN].users
     title = f"{lists:,} lists judged over {days} from {', '.join(f'{w:%Y-%m-%d}' for w in windows)}; \\[low, high] hold 95 %"
@@ -35,6 +35,10 @@ def show(judged: dict[datetime, Judged], together: Sums, horizon: timedelta) -> 
     newer = together.get((SERVED, ALL, NEWER))
     if newer:
         console.print(f"{newer.mean:.1%} were shown a newer list than the night's at their first visit: {SERVED}")
+    knowing = together.get((KNOWING, ALL, _MAIN))
+    if knowing and knowing.mean:
+        share = together[KAIROS, ALL, _MAIN].mean / knowing.mean
+        console.print(f"As of the night {share:.1%} of the {_MAIN} that the model would have had {KNOWING.removeprefix(f'{KAIROS} ')}")
 
 
 def _recommenders(sums: Sums, names: list[str], title: str) -> None:

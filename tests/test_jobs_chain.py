@@ -138,11 +138,16 @@ def test_every_run_left_its_lineage(hour):
 
 
 def test_lists_are_judged_beside_the_baselines(hour):
-    evaluate(replace(hour, as_of=shop.NIGHT, mode="nightly"))
+    judging = hour.settings.evaluation.model_copy(update={"visit_parts": 3})
+    settings = hour.settings.model_copy(update={"evaluation": judging})
+    evaluate(replace(hour, as_of=shop.NIGHT, mode="nightly", settings=settings))
     path = hour.warehouse.path(RUNS).replace("runs", "evaluations")
     judged = DeltaTable(path).to_pandas()
     ndcg = judged[(judged.metric == "ndcg@10") & (judged.segment == "all")].set_index("recommender").metric_value
-    assert {"kairos", "popularity 7d", "personal frequency 90d"} <= set(ndcg.index)
+    assert {"kairos", "kairos knowing the visit", "popularity 7d", "personal frequency 90d"} <= set(ndcg.index)
+    users = judged[(judged.metric == "ndcg@10") & (judged.segment == "all")].users
+    assert users.nunique() == 1
+    assert ndcg["kairos knowing the visit"] > 0.5 * ndcg["kairos"]
     assert ndcg["kairos"] > 0.5 * ndcg["personal frequency 90d"] > 0
 
 
