@@ -225,6 +225,15 @@ class Evaluation(_Node):
         return self
 
 
+class Tuning(_Node):
+    """How other settings are tried on past windows (jobs/tune_model.py)."""
+
+    trials: Positive = Field(20, description="settings tried, the ones in use among them")
+    parallel: Positive = Field(1, description="processes, each with its part of the cores; each needs the memory of a training")
+    windows: Positive = Field(2, description="newest anchors that are held out and judged")
+    max_seconds: Positive = Field(14_400, description="begin no further trial after this")
+
+
 class Spark(_Node):
     """The session, when this process starts it. Under spark-submit the submit command decides."""
 
@@ -265,6 +274,7 @@ class Settings(_Node):
     training: Training = Training()  # type: ignore[call-arg]
     scoring: Scoring = Scoring()  # type: ignore[call-arg]
     evaluation: Evaluation = Evaluation()  # type: ignore[call-arg]
+    tuning: Tuning = Tuning()  # type: ignore[call-arg]
     spark: Spark = Spark()
     mlflow: Mlflow = Mlflow()  # type: ignore[call-arg]
 

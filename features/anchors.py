@@ -17,10 +17,10 @@ from conf.settings import Settings
 from features.windows import AT, SEEN_FROM, US, Moments, between, to_micros, visible
 
 
-def anchors_before(as_of: datetime, settings: Settings) -> list[datetime]:
-    """The training anchors of a run at as_of, newest first; an anchor's horizon ends at or before as_of."""
+def anchors_before(as_of: datetime, settings: Settings, more: int = 0) -> list[datetime]:
+    """The training anchors of a run at as_of, newest first; an anchor's horizon ends at or before as_of. ``more``: further back."""
     newest = as_of - settings.horizon
-    return [newest - k * settings.anchor_every for k in range(settings.anchors)]
+    return [newest - k * settings.anchor_every for k in range(settings.anchors + more)]
 
 
 def moments_of(first_us: int, as_of: datetime, settings: Settings) -> list[datetime]:

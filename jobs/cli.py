@@ -40,6 +40,7 @@ class Context:
     as_of: datetime
     mode: str
     dry_run: bool
+    settings_file: Path | None = None
 
 
 Body = Callable[[Context], None]
@@ -83,7 +84,7 @@ def run(body: Body, name: str, settings_file: Path, as_of: str, mode: str, dry_r
     except JobError as error:
         return fail(name, error)
     try:
-        body(Context(spark, settings, Warehouse(spark, settings), moment, mode, dry_run))
+        body(Context(spark, settings, Warehouse(spark, settings), moment, mode, dry_run, settings_file))
         return 0
     except JobError as error:
         return fail(name, error)

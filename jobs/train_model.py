@@ -36,7 +36,7 @@ def train_model(context: Context) -> None:
         recorded(context.warehouse, "train_model", None, context.as_of) as run,
         tempfile.TemporaryDirectory(prefix="kairos-train-") as folder,
     ):
-        anchors = _anchors(context)
+        anchors = built_anchors(context)
         run.counts["anchors"] = len(anchors)
         with step(context.spark, f"train on {len(anchors)} anchors, {settings.training.processes} process(es)"):
             version, champion = _train(context, anchors, Path(folder))
@@ -52,16 +52,8 @@ def _train(context: Context, anchors: list[datetime], folder: Path) -> tuple[Mod
         tracked = registry.start_run(
             uri, settings.mlflow.experiment, artifacts(settings), f"train {context.as_of:%Y-%m-%dT%H:%MZ}"
         )
-    spec = TrainSpec(
-        tables=references(context, [TABLES[name] for name in TRAIN_TABLES]),
-        as_of_us=to_micros(context.as_of),
-        anchors_us=tuple(to_micros(a) for a in anchors),
-        horizon_us=settings.horizon // _MICROSECOND,
-        repeat_consumption=settings.repeat_consumption,
-        settings=settings.resolved(),
-        output=str(folder / "bundle"),
-        run=RunRef(tracking_uri=uri, experiment=settings.mlflow.experiment, run_id=tracked),
-    )
+    run = RunRef(tracking_uri=uri, experiment=settings.mlflow.experiment, run_id=tracked)
+    spec = train_spec(context, anchors).model_copy(update={"output": str(folder / "bundle"), "run": run})
     write_spec(spec, folder / "spec.json")
     try:
         _torchrun(settings, folder)
@@ -75,9 +67,22 @@ def _train(context: Context, anchors: list[datetime], folder: Path) -> tuple[Mod
         return version, registry.promote(uri, settings.mlflow.model, version)
 
 
-def _anchors(context: Context) -> list[datetime]:
-    """The past moments that all feature tables have, newest first, as many as the settings ask."""
-    wanted = anchors_before(context.as_of, context.settings)
+def train_spec(context: Context, anchors: list[datetime]) -> TrainSpec:
+    """What a training at as_of is told: the tables as they are now, the moments, the settings."""
+    return TrainSpec(
+        tables=references(context, [TABLES[name] for name in TRAIN_TABLES]),
+        as_of_us=to_micros(context.as_of),
+        anchors_us=tuple(to_micros(a) for a in anchors),
+        horizon_us=context.settings.horizon // _MICROSECOND,
+        repeat_consumption=context.settings.repeat_consumption,
+        settings=context.settings.resolved(),
+        output="",
+    )
+
+
+def built_anchors(context: Context, more: int = 0) -> list[datetime]:
+    """The past moments that all feature tables have, oldest first, as many as the settings ask and ``more``."""
+    wanted = anchors_before(context.as_of, context.settings, more)
     have = context.warehouse.moments(*FEATURE_TABLES)
     found = sorted(a for a in wanted if a in have)
     if not found:
@@ -96,7 +101,15 @@ def _torchrun(settings: Settings, folder: Path) -> None:
         "--nproc-per-node", str(settings.training.processes), "--log-dir", str(folder / "logs"),
         "-m", "model.train", "--spec", str(folder / "spec.json"),
     ]  # fmt: skip
-    threads = settings.training.threads or max(1, (os.cpu_count() or 1) // settings.training.processes)
+    follow("train", command, settings.training.threads, settings.training.processes)
+
+
+def follow(name: str, command: list[str], threads: int, processes: int) -> None:
+    """Run a trainer with its part of the cores and show what it says. Raises ModelGateError with its own last word.
+
+    ``threads`` of each of ``processes``; 0: all cores, divided. The lines that count begin with ``name``.
+    """
+    threads = threads or max(1, (os.cpu_count() or 1) // processes)
     environment = os.environ | {
         "OMP_NUM_THREADS": str(threads),
         # Threads that wait for each other must not burn the cores that they wait for.
@@ -110,10 +123,10 @@ def _torchrun(settings: Settings, folder: Path) -> None:
         assert process.stdout is not None  # noqa: S101 - it was asked for
         for line in process.stdout:
             console.print(f"    {line.rstrip()}", markup=False)
-            if line.startswith("train: ") or not told.startswith("train: "):
+            if line.startswith(f"{name}: ") or not told.startswith(f"{name}: "):
                 told = line.strip() or told
     if process.returncode:
-        raise ModelGateError(f"the trainer ended with exit code {process.returncode}; its last word: {told}")
+        raise ModelGateError(f"model.{name} ended with exit code {process.returncode}; its last word: {told}")
 
 
 if __name__ == "__main__":

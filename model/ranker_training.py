@@ -166,11 +166,16 @@ class RankerTrainer:
         inputs = anchor.moment.ranker_inputs(anchor.users.take(rows), item, signals, anchor.x[rows])
         return multi_positive_softmax(self.ranker(**inputs), torch.from_numpy(target))
 
-    @torch.no_grad()
     def ndcg(self, anchor: AnchorSlates, k: int = 10) -> float:
         """NDCG@k over the anchor's users, labels outside the slate counted as missed."""
+        each = self.ndcg_each(anchor, k)
+        return sum(each[block : block + _BLOCK].sum() for block in range(0, len(each), _BLOCK)) / max(len(each), 1)
+
+    @torch.no_grad()
+    def ndcg_each(self, anchor: AnchorSlates, k: int = 10) -> np.ndarray:
+        """NDCG@k of each of the anchor's users."""
         self.ranker.eval()
-        gained = 0.0
+        each = np.zeros(len(anchor.item))
         for block in range(0, len(anchor.item), _BLOCK):
             rows = np.arange(block, min(block + _BLOCK, len(anchor.item)))
             item, signals, target = _trim(anchor.item[rows], anchor.signals[rows].astype(np.float32), anchor.target[rows])
@@ -178,9 +183,9 @@ class RankerTrainer:
             order = np.argsort(-self.ranker(**inputs).numpy(), axis=1, kind="stable")[:, :k]
             gain = np.take_along_axis(target, order, 1)
             ideal = np.cumsum(_DISCOUNT[:k])[np.minimum(anchor.labels[rows], k) - 1]
-            gained += ((gain * _DISCOUNT[: gain.shape[1]]).sum(axis=1) / ideal).sum()
+            each[rows] = (gain * _DISCOUNT[: gain.shape[1]]).sum(axis=1) / ideal
         self.ranker.train()
-        return gained / max(len(anchor.item), 1)
+        return each
 
 
 def _trim(item: np.ndarray, *rest: np.ndarray) -> list[np.ndarray]:

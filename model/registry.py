@@ -59,7 +59,7 @@ class ModelVersion:
 def start_run(tracking_uri: str, experiment: str, artifacts: str, run_name: str) -> str:
     """Make a run, and the experiment with its artifact location where it is missing. Returns the run's id.
 
-    The run stays open; ``register`` ends it well, ``fail_run`` ends it otherwise.
+    The run stays open; ``register`` or ``end_run`` ends it well, ``fail_run`` ends it otherwise.
     """
     with _registry(tracking_uri) as client:
         found = client.get_experiment_by_name(experiment)
@@ -74,9 +74,22 @@ def start_run(tracking_uri: str, experiment: str, artifacts: str, run_name: str)
 
 
 def fail_run(tracking_uri: str, run_id: str) -> None:
-    """End a run whose training did not succeed."""
+    """End a run that did not succeed, and what is still open of the runs nested in it."""
     with _registry(tracking_uri) as client:
+        within = f"tags.`mlflow.parentRunId` = '{run_id}' and attributes.status = 'RUNNING'"
+        for inner in client.search_runs([client.get_run(run_id).info.experiment_id], within):
+            client.set_terminated(inner.info.run_id, "FAILED")
         client.set_terminated(run_id, "FAILED")
+
+
+def end_run(tracking_uri: str, run_id: str, metrics: Mapping[str, float], tags: Mapping[str, str]) -> None:
+    """End a run well, with what it found."""
+    with _registry(tracking_uri) as client:
+        for name, value in metrics.items():
+            client.log_metric(run_id, name, value)
+        for name, text in tags.items():
+            client.set_tag(run_id, name, text)
+        client.set_terminated(run_id, "FINISHED")
 
 
 def register(

@@ -1,10 +1,12 @@
 """What a training run is told: which tables at which versions, which moments, which settings. Plain JSON on disk.
 
-``jobs/train_model.py`` writes the file, every rank of ``model.train`` reads it; nothing else is passed between them.
+``jobs/train_model.py`` writes the file, every rank of ``model.train`` reads it; nothing else is passed between them. So do
+``jobs/tune_model.py`` and the processes of ``model.study``.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any, Literal
@@ -84,6 +86,52 @@ class TrainSpec(TablesSpec):
         return from_tree(self.settings, "spec.settings")
 
 
+class StudySpec(_Node):
+    """Which settings predict best: ``base`` as it is against others, judged at its newest anchors, by models that end there."""
+
+    base: TrainSpec
+    windows: int = Field(ge=1, description="newest anchors that are held out and judged, oldest first")
+    trials: int = Field(ge=1, description="settings tried in all, the ones in use among them")
+    journal: str = Field(description="file that remembers the trials; one there goes on with them")
+    seed: int = 0
+    parallel: int = Field(1, ge=1, description="processes that share the study and the cores")
+    max_seconds: int = Field(14_400, ge=1, description="a process begins no further trial after this")
+    run: RunRef | None = None
+    """The trials' runs are nested in this one."""
+
+    @model_validator(mode="after")
+    def _something_to_learn_from(self) -> StudySpec:
+        first = self.base.anchors_us[-self.windows :][0]
+        if len(self.base.anchors_us) <= self.windows or not self._closed(first):
+            raise ValueError(
+                f"{len(self.base.anchors_us)} anchors are too few to hold out {self.windows}: before the oldest of these, there "
+                "must be one whose window ends by then; build features at more anchors, or set fewer windows"
+            )
+        return self
+
+    @property
+    def held_out(self) -> tuple[int, ...]:
+        """The anchors that are judged and, each for itself, never trained on."""
+        return self.base.anchors_us[-self.windows :]
+
+    @property
+    def name(self) -> str:
+        """Of the question: trials may be compared if tables, moments and settings in use are the same."""
+        asked = self.model_dump(mode="json", include={"base": True, "windows": True, "seed": True})
+        asked["base"] |= {"output": None, "run": None}
+        asked["base"]["settings"] = {k: v for k, v in self.base.settings.items() if k not in ("tuning", "spark", "mlflow")}
+        return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+
+    def training(self, anchor_us: int, settings: dict[str, Any]) -> TrainSpec:
+        """The training whose model is judged at a held-out anchor: a run at that very moment, which knows nothing later."""
+        anchors = self._closed(anchor_us)[-self.base.resolved_settings().anchors :]
+        told = {"as_of_us": anchor_us, "anchors_us": anchors, "settings": settings, "run": None}
+        return TrainSpec.model_validate(self.base.model_dump() | told)
+
+    def _closed(self, anchor_us: int) -> tuple[int, ...]:
+        return tuple(a for a in self.base.anchors_us if a + self.base.horizon_us <= anchor_us)
+
+
 class PredictSpec(TablesSpec):
     """What the scorer prepares itself from."""
 
@@ -99,6 +147,11 @@ def read_spec(path: str | Path) -> TrainSpec:
     return TrainSpec.model_validate(json.loads(Path(path).read_text(encoding="utf-8")))
 
 
-def write_spec(spec: TrainSpec, path: str | Path) -> None:
-    """Write a training specification as JSON."""
+def read_study(path: str | Path) -> StudySpec:
+    """Read a study's specification from JSON. Raises pydantic's ValidationError naming each bad key."""
+    return StudySpec.model_validate_json(Path(path).read_text(encoding="utf-8"))
+
+
+def write_spec(spec: TrainSpec | StudySpec, path: str | Path) -> None:
+    """Write a specification as JSON."""
     Path(path).write_text(spec.model_dump_json(indent=1), encoding="utf-8")

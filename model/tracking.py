@@ -1,12 +1,14 @@
-"""Logs a finished training to MLflow: parameters, curves, metrics and the bundle as artifacts. Rank 0 only."""
+"""Logs to MLflow: a finished training (parameters, curves, metrics and the bundle; rank 0 only), and the trials of a study."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from model.checkpoint import CARD, HISTORY, MANIFEST, VOCABULARY, WEIGHTS
-from model.spec import TrainSpec
+from model.spec import RunRef, TrainSpec
 
 if TYPE_CHECKING:
     from model.train import Trained
@@ -35,6 +37,37 @@ def log(spec: TrainSpec, trained: Trained, digest: str) -> None:
     client.log_batch(spec.run.run_id, metrics=metrics[:1000])
     for name in (MANIFEST, CARD, WEIGHTS, VOCABULARY, HISTORY):
         client.log_artifact(spec.run.run_id, str(Path(spec.output) / name), ARTIFACTS)
+
+
+@contextlib.contextmanager
+def nested(parent: RunRef | None, name: str, params: dict[str, Any], stopped: type[Exception]) -> Iterator[Callable[[str, float, int], None]]:
+    """A run of its own within ``parent``; yields how to log a metric at a step. Logs nothing without a parent.
+
+    It ends as FINISHED, as KILLED where the block raises ``stopped``, as FAILED with any other error.
+    """
+    if parent is None:
+        yield lambda metric, value, step: None
+        return
+    from mlflow.entities import Param
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(tracking_uri=parent.tracking_uri)
+    experiment = client.get_run(parent.run_id).info.experiment_id
+    run = client.create_run(experiment, tags={"mlflow.parentRunId": parent.run_id}, run_name=name).info.run_id
+    client.log_batch(run, params=[Param(k, str(v)) for k, v in sorted(params.items())])
+    status = "FAILED"
+
+    def log(metric: str, value: float, step: int) -> None:
+        client.log_metric(run, metric, value, timestamp=0, step=step)
+
+    try:
+        yield log
+        status = "FINISHED"
+    except stopped:
+        status = "KILLED"
+        raise
+    finally:
+        client.set_terminated(run, status)
 
 
 def _curves(history: dict[str, Any], prefix: str = "") -> list[tuple[str, int, float]]:

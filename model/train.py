@@ -76,13 +76,23 @@ def audience_at(seen: Events, moment_us: int, items: int, settings: Settings) ->
     return audience(basis, histories(seen, settings.features.sequence_length), moment_us)
 
 
-def train(spec: TrainSpec, world: World) -> Trained:
-    """Run the whole walk; every rank returns the same networks."""
+def moment_at(spec: TrainSpec, encoder: Encoder, table: ItemTable, seen: Events, state: ItemState, catalogue: Catalogue,
+              settings: Settings) -> Moment:  # fmt: skip
+    """The moment of ``state`` as a run at it prepares it: all it knows of the items is what was ``seen`` by then."""
+    now, items = state.as_of_us, len(catalogue)
+    neighbors = build_neighbors(newest_partition(spec, "item_neighbors", now), catalogue)
+    table.know(sales(seen, items))
+    known = audience_at(seen, now, items, settings)
+    return Moment.prepare(encoder, table, state, neighbors, catalogue, known, settings)
+
+
+def train(spec: TrainSpec, world: World, tell: bool = True) -> Trained:
+    """Run the whole walk; every rank returns the same networks. ``tell``: print what is done."""
     settings = spec.resolved_settings()
     torch.set_deterministic_debug_mode("error")
     torch.manual_seed(settings.training.seed)
     budget = Budget(settings.training.max_seconds, world)
-    clock = _Clock(world, budget)
+    clock = _Clock(world, budget, tell)
     ids = require_partition(spec, "item_temporal", spec.as_of_us, [c.ITEM_ID])[c.ITEM_ID].combine_chunks()
     catalogue = build_catalogue(read_table(spec, "items"), ids)
     events = read_events(spec, spec.as_of_us, catalogue.item_ids)
@@ -121,17 +131,13 @@ def _walk(spec: TrainSpec, trainer: EncoderTrainer, events: Events, result: Trai
     for k, (anchor, end) in enumerate(zip(spec.anchors_us, ends, strict=True)):
         users = read_users(spec, anchor, catalogue, settings)
         state = read_state(spec, anchor, catalogue)
-        neighbors = build_neighbors(newest_partition(spec, "item_neighbors", anchor), catalogue)
         labels = anchor_labels(events, users, anchor, spec.horizon_us, items, spec.repeat_consumption)
         if not len(labels.keys):
             clock.done(f"anchor {k + 1} has no labels: skipped", users=len(users))
             continue
         if not slates:
             encoder.fit_scales(state, users)
-        seen = events.seen_at(anchor)
-        table.know(sales(seen, items))
-        known = audience_at(seen, anchor, items, settings)
-        moment = Moment.prepare(encoder, table, state, neighbors, catalogue, known, settings)
+        moment = moment_at(spec, encoder, table, events.seen_at(anchor), state, catalogue, settings)
         slates.append(collect(moment, encoder, table, users, labels, settings, spec.repeat_consumption))
         clock.done(f"slates at anchor {k + 1}", users=len(slates[-1].item), width=slates[-1].item.shape[1], recall=slates[-1].recall["all"])
         losses = trainer.fit_anchor(users, labels, state, epochs, phase=2 * k + 1)
@@ -161,13 +167,13 @@ def _size(*modules: torch.nn.Module) -> int:
 class _Clock:
     """Tells rank 0's reader what was done and how long it took."""
 
-    def __init__(self, world: World, budget: Budget):
-        self.world, self.budget = world, budget
+    def __init__(self, world: World, budget: Budget, tell: bool):
+        self.tell, self.budget = tell and world.first, budget
         self.last = 0.0
 
     def done(self, what: str, **numbers: float) -> None:
         now = self.budget.used()
-        if self.world.first:
+        if self.tell:
             said = ", ".join(f"{k} {v:,.4g}" if isinstance(v, float) else f"{k} {v:,}" for k, v in numbers.items())
             print(f"train: {what} ({said}) in {now - self.last:.1f} s", flush=True)  # noqa: T201
         self.last = now

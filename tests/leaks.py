@@ -142,9 +142,30 @@ LEAKS = (
     Leak(
         "an audience at as_of shown to an earlier anchor",
         "model/train.py",
-        "known = audience_at(seen, anchor, items, settings)",
-        "known = audience_at(events, spec.as_of_us, items, settings)",
+        "known = audience_at(seen, now, items, settings)",
+        "known = audience_at(read_events(spec, spec.as_of_us, catalogue.item_ids), spec.as_of_us, items, settings)",
         "tests/test_model_train.py::test_nothing_that_happens_after_an_anchor_reaches_its_slates",
+    ),
+    Leak(
+        "settings judged on a window that they were trained on",
+        "model/spec.py",
+        "a + self.base.horizon_us <= anchor_us",
+        "a <= anchor_us",
+        "tests/test_model_study.py",
+    ),
+    Leak(
+        "settings judged by a model that has seen the window",
+        "model/spec.py",
+        '"as_of_us": anchor_us',
+        '"as_of_us": self.base.as_of_us',
+        "tests/test_model_study.py",
+    ),
+    Leak(
+        "a window that is shown to the model which it judges",
+        "model/study.py",
+        "seen = read_events(training, now, catalogue.item_ids)",
+        "seen = read_events(base, base.as_of_us, catalogue.item_ids)",
+        "tests/test_model_study.py",
     ),
     Leak(
         "a model that was trained later",

@@ -47,6 +47,12 @@ def shop(seed: int = 0, users: int = 40, items: int = 60, days: int = 60) -> lis
     return sorted(rows, key=lambda r: (r[2], r[0], r[1]))
 
 
+def poisoned(events: list[tuple[str, str, int]], since: int) -> list[tuple[str, str, int]]:
+    """The same users at the same times with other items: what the model is given before ``since`` must not move."""
+    items = sorted({e[1] for e in events})
+    return [(u, items[-1 - items.index(i)] if t >= since else i, t) for u, i, t in events]
+
+
 def write_tables(folder: Path, events: list[tuple[str, str, int]], moments: list[int], horizon_us: int) -> None:
     """Write the tables with a partition of each feature table at each moment; the last one has all users."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -10,16 +10,19 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 import shop
+import yaml
 from deltalake import DeltaTable
 
+from conf.settings import Tuning, load
 from features.contracts import RECOMMENDATIONS, RECOMMENDATIONS_LATEST, RUNS, TABLES
 from jobs import show
 from jobs.build_features import build
-from jobs.errors import UsageError
+from jobs.errors import DataQualityError, UsageError
 from jobs.evaluate import evaluate
 from jobs.hourly import hourly
 from jobs.nightly import nightly
 from jobs.score import score
+from jobs.tune_model import tune_model
 
 pytestmark = [pytest.mark.spark, pytest.mark.slow]
 
@@ -149,6 +152,24 @@ def test_lists_are_judged_beside_the_baselines(hour):
     assert users.nunique() == 1
     assert ndcg["kairos knowing the visit"] > 0.5 * ndcg["kairos"]
     assert ndcg["kairos"] > 0.5 * ndcg["personal frequency 90d"] > 0
+
+
+def test_settings_are_tried_on_past_windows_and_what_was_best_is_a_file(hour, tmp_path):
+    file = tmp_path / "testshop.yaml"
+    file.write_text(yaml.safe_dump(hour.settings.resolved()))
+
+    def asking(**tuning):
+        settings = hour.settings.model_copy(update={"tuning": Tuning(**tuning)})
+        return replace(hour, as_of=shop.NIGHT, mode="nightly", settings=settings, settings_file=file)
+
+    with pytest.raises(DataQualityError, match=r"too few to hold out 2 .*KAIROS__TRAINING__ANCHORS=4 jobs/build_features\.py"):
+        tune_model(asking(trials=2, windows=2))
+    tune_model(asking(trials=2, windows=1))
+    found = load(tmp_path.joinpath(hour.settings.warehouse, "tuned", "testshop.yaml"), {})
+    assert found.source == hour.settings.source
+    runs = hour.warehouse.read(RUNS).where("job = 'tune_model' AND status = 'ok'").toPandas()
+    counts = dict(runs.iloc[0].counts)
+    assert counts["judged_in_full"] + counts["failed"] == 2 and counts["lists"] > 10
 
 
 def test_a_rewritten_future_changes_no_feature_and_no_list(hour, spark, tmp_path, first_lists):

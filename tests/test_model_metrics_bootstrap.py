@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from model.metrics import FEWEST, Draws, bootstrap_interval, poisson_weights
+from model.metrics import FEWEST, Draws, bootstrap_interval, poisson_weights, reality_check
 
 USERS = 400
 KEYS = np.random.default_rng(0).integers(-(2**63), 2**63 - 1, USERS)
@@ -86,3 +86,22 @@ def test_few_users_have_no_interval_and_none_have_no_mean() -> None:
         _ = Draws.of(np.array([np.nan]), WEIGHTS[:1]).mean
     with pytest.raises(ValueError, match="the same ones"):
         few.less(Draws.of(np.arange(20.0), WEIGHTS[:20]))
+
+
+def test_the_best_of_many_by_chance_is_not_taken_for_better() -> None:
+    random = np.random.default_rng(5)
+    found = []
+    for _ in range(100):
+        first, *others = (Draws.of(random.random(USERS), WEIGHTS) for _ in range(11))
+        best = max(others, key=lambda one: one.mean)
+        found.append((reality_check(first, others), best.less(first).p))
+    p, alone = np.array(found).T
+    assert (p < 0.05).mean() < 0.08, "5 % are to be expected"
+    assert (alone < 0.05).mean() > 0.12, "who looks at the best alone is misled more often"
+
+
+def test_one_that_is_better_stands_out_among_many() -> None:
+    random = np.random.default_rng(6)
+    base = random.random(USERS)
+    others = [Draws.of(base + random.normal(lead, 0.1, USERS), WEIGHTS) for lead in (0, 0, 0.03, 0, 0)]
+    assert reality_check(Draws.of(base, WEIGHTS), others) < 0.01

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import torch
-from model_world import START, settings, shop, spec, write_tables
+from model_world import START, poisoned, settings, shop, spec, write_tables
 from safetensors.numpy import load_file
 
 from model import checkpoint, train
@@ -81,12 +81,6 @@ def collected(made: TrainSpec, monkeypatch: pytest.MonkeyPatch) -> list[AnchorSl
     train.train(made, World(0, 1))
     monkeypatch.undo()
     return found
-
-
-def poisoned(events: list, since: int) -> list:
-    """The same users at the same times with other items: what the model is given before ``since`` must not move."""
-    items = sorted({e[1] for e in events})
-    return [(u, items[-1 - items.index(i)] if t >= since else i, t) for u, i, t in events]
 
 
 def test_nothing_that_happens_after_an_anchor_reaches_its_slates(

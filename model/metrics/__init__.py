@@ -4,7 +4,15 @@ Shapes: U users, K places of a list, D draws. Each metric of a list gives one va
 bootstrapped and users split into segments; ``measure`` gives the means. ``Hits`` is made once and cut at any k up to its K.
 """
 
-from model.metrics.bootstrap import FEWEST, Difference, Draws, Interval, bootstrap_interval, poisson_weights
+from model.metrics.bootstrap import (
+    FEWEST,
+    Difference,
+    Draws,
+    Interval,
+    bootstrap_interval,
+    poisson_weights,
+    reality_check,
+)
 from model.metrics.coverage import coverage
 from model.metrics.diversity import diversity
 from model.metrics.hits import Hits, find_hits
@@ -18,5 +26,5 @@ from model.metrics.recall import recall
 
 __all__ = [
     "FEWEST", "Difference", "Draws", "Hits", "Interval", "Lists", "average_popularity", "bootstrap_interval", "coverage",
-    "diversity", "find_hits", "gini", "measure", "mrr", "ndcg", "novelty", "poisson_weights", "recall",
+    "diversity", "find_hits", "gini", "measure", "mrr", "ndcg", "novelty", "poisson_weights", "reality_check", "recall",
 ]  # fmt: skip

@@ -10,6 +10,7 @@ from intervals); Chamandy, Muralidharan, Najmi and Naidu, "Estimating uncertaint
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import exp, factorial
 from typing import NamedTuple
@@ -98,6 +99,18 @@ class Draws:
         drawn = _means(self) - _means(other)
         beyond = 1 + min((drawn <= 0).sum(), (drawn >= 0).sum())
         return Difference(self.mean - other.mean, _percentiles(drawn, level), float(min(1, 2 * beyond / (1 + len(drawn)))))
+
+
+def reality_check(first: Draws, others: Sequence[Draws]) -> float:
+    """The p-value of "none of the others is better than the first", seen in the best of them, which was picked for being best.
+
+    In each draw each lead strays from what it is; p is how often the farthest of them strays as far as the best lead is long.
+    Source: White, "A reality check for data snooping", Econometrica 2000.
+    """
+    leads_N = np.array([other.mean - first.mean for other in others])
+    drawn_ND = np.array([_means(other) - _means(first) for other in others])
+    farthest_D = (drawn_ND - leads_N[:, None]).max(axis=0)
+    return float((1 + (farthest_D >= leads_N.max()).sum()) / (1 + len(farthest_D)))
 
 
 def _means(draws: Draws) -> np.ndarray:

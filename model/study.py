@@ -1,0 +1,137 @@
+"""Tries settings on past windows: ``python -m model.study --spec study.json``, in as many processes as one likes.
+
+A trial is judged as a night would be. For each held-out anchor a model is trained that knows nothing later than that moment,
+its slates are made there, and what users then did says how good they are. The windows stand in for the future: settings that
+win on them win on average, if the future is like them; ``Verdict`` (model/study_record.py) says whether the lead is chance.
+Pruning: a trial below the median of the others after a window is not judged on the next (Golovin et al., "Google Vizier",
+KDD 2017). What to try next: a tree-structured Parzen estimator (Bergstra et al., NeurIPS 2011), both by Optuna.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+from typing import Any
+
+import numpy as np
+import optuna
+import pyarrow as pa
+import pyarrow.compute as pc
+from optuna.exceptions import TrialPruned
+
+from conf import columns as c
+from model import tracking
+from model.budget import Budget
+from model.catalogue import Catalogue
+from model.data import DataError, moment, read_events, read_table
+from model.distributed import World, set_threads
+from model.encoder_training import NonFiniteLoss
+from model.labels import anchor_labels
+from model.metrics import Draws, poisson_weights
+from model.ranker_training import AnchorSlates, RankerTrainer, collect
+from model.search_space import changed, put
+from model.spec import StudySpec, TrainSpec, read_study
+from model.study_record import fail, finish, is_as_is, next_trial, open_study, stop
+from model.train import Trained, moment_at, read_state, read_users, train
+
+_ALONE = World(0, 1)
+METRIC = "ndcg_at_10"
+
+
+def work(spec: StudySpec) -> None:
+    """Try settings until there are as many trials as asked, or the time is over."""
+    study, budget = open_study(spec), Budget(spec.max_seconds, _ALONE)
+    while not budget.spent():
+        trial = next_trial(study, spec)
+        if trial is None:
+            break
+        _attempt(study, spec, trial)
+
+
+def _attempt(study: optuna.Study, spec: StudySpec, trial: optuna.Trial) -> None:
+    values = changed(spec.base.resolved_settings(), trial.params)
+    settings = put(spec.base.settings, values)
+    told = "the settings in use" if is_as_is(trial) else ", ".join(f"{k} {v}" for k, v in values.items())
+    _say(f"trial {trial.number} begins: {told}")
+    done: list[Draws] = []
+    try:
+        with tracking.nested(spec.run, f"trial {trial.number}", trial.params | values, TrialPruned) as log:
+            for step, anchor in enumerate(spec.held_out):
+                done.append(judge(spec, settings, anchor))
+                log(METRIC, done[-1].mean, step)
+                so_far = sum(done[1:], done[0]).mean
+                trial.report(so_far, step)
+                if len(done) < spec.windows and not is_as_is(trial) and trial.should_prune():
+                    raise TrialPruned
+        finish(study, trial, done)
+        _say(f"trial {trial.number}: {METRIC} {so_far:.4f}")
+    except TrialPruned:
+        stop(study, trial)
+        _say(f"trial {trial.number}: {METRIC} {so_far:.4f} after {len(done)} of {spec.windows} windows, stopped")
+    except NonFiniteLoss as error:
+        fail(study, trial, str(error))
+        _say(f"trial {trial.number}: {error}")
+
+
+def judge(spec: StudySpec, settings: dict[str, Any], anchor_us: int) -> Draws:
+    """NDCG@10 at a held-out anchor with these settings, over the users who then did something.
+
+    Raises DataError where nobody did.
+    """
+    training = spec.training(anchor_us, settings)
+    trained = train(training, _ALONE, tell=False)
+    slates = judged_slates(spec.base, training, trained)
+    budget = Budget(trained.settings.training.max_seconds, _ALONE)
+    each = RankerTrainer(trained.ranker, trained.settings, _ALONE, budget).ndcg_each(slates)
+    keys = np.array([_key(user) for user in slates.users.user_ids.to_pylist()])
+    # The draws in use decide, whatever a trial changes: all trials must be drawn alike to be compared.
+    return Draws.of(each, poisson_weights(keys, spec.base.resolved_settings().evaluation.draws))
+
+
+def judged_slates(base: TrainSpec, training: TrainSpec, trained: Trained) -> AnchorSlates:
+    """What the model shows at the moment it was trained for, and which of it was chosen in the window, as ``base`` knows now."""
+    settings, catalogue, now = trained.settings, trained.catalogue, training.as_of_us
+    users = read_users(training, now, catalogue, settings)
+    state = read_state(training, now, catalogue)
+    seen = read_events(training, now, catalogue.item_ids)
+    at = moment_at(training, trained.encoder, trained.table, seen, state, catalogue, settings)
+    ids = _with_later(catalogue, read_table(base, "items", columns=[c.ITEM_ID])[c.ITEM_ID])
+    known = read_events(base, base.as_of_us, ids)
+    labels = anchor_labels(known, users, now, base.horizon_us, len(ids), base.repeat_consumption)
+    if not len(labels.keys):
+        raise DataError(
+            f"nobody with a past did anything new in the window from {moment(now).as_py().isoformat()}: hold out other windows "
+            "(another --as-of, or fewer tuning.windows)"
+        )
+    return collect(at, trained.encoder, trained.table, users, labels, settings, base.repeat_consumption)
+
+
+def _with_later(catalogue: Catalogue, every: pa.ChunkedArray) -> pa.Array:
+    """The catalogue's ids, then those that it does not know yet: nobody can be shown these, but who chose one was missed."""
+    ids = every.combine_chunks().cast(pa.string())
+    later = ids.filter(pc.invert(pc.is_in(ids, value_set=catalogue.item_ids)))
+    return pa.concat_arrays([catalogue.item_ids, later])
+
+
+def _key(user: str) -> int:
+    return int.from_bytes(hashlib.blake2b(user.encode(), digest_size=8).digest(), "little", signed=True)
+
+
+def _say(text: str) -> None:
+    print(f"study: {text}", flush=True)  # noqa: T201
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry of each process."""
+    parser = argparse.ArgumentParser(prog="model.study", description="Try settings on past windows.")
+    parser.add_argument("--spec", required=True, help="JSON written by jobs/tune_model.py")
+    spec = read_study(parser.parse_args(arguments).spec)
+    set_threads(spec.base.resolved_settings().training.threads, spec.parallel)
+    try:
+        work(spec)
+    except DataError as error:
+        raise SystemExit(f"study: {error}") from None
+
+
+if __name__ == "__main__":
+    main()
