@@ -85,7 +85,8 @@ class Moment:
             repeat=term.look_up(slates.item)[..., 0],
         )
         affinity = self.audience.affinity(taste, slates.item)
-        return Candidates(slates, build_signals(users, slates, self.state, self.catalogue, near, affinity, parts), x)
+        told = settings.model.use_repeats
+        return Candidates(slates, build_signals(users, slates, self.state, self.catalogue, near, affinity, parts, told), x)
 
     def _alike(self, taste: np.ndarray, barred: Pairs | None, settings: Settings) -> np.ndarray:
         """What people like the user chose lately, best first, for each half-life; -1 where nobody is like the user."""

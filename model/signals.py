@@ -64,12 +64,15 @@ def build_signals(
     neighbors: Pairs,
     audience: np.ndarray,
     retrieval: RetrievalParts,
+    repeats: bool = True,
 ) -> np.ndarray:
-    """Signals as (B, N, len(signal_names)) float32; zeros at padded candidates."""
+    """Signals as (B, N, len(signal_names)) float32; zeros at padded candidates. ``repeats`` False: nothing tells what
+    the user had of the candidate itself.
+    """
     real = slates.item >= 0
     safe = np.where(real, slates.item, 0)
     parts = [state.features[safe]]
-    parts.append(_personal(users, slates.item, state))
+    parts.append(_personal(users, slates.item, state) * np.float32(repeats))
     near = np.log(neighbors.look_up(slates.item) + 0.01) - np.log(0.01)
     parts.append(near.astype(np.float32))
     many = len(HALF_LIVES)
@@ -80,7 +83,8 @@ def build_signals(
     parts.append(np.stack([_share(category, users.long_code, users.long_weight),
                            _share(category, users.short_code, users.short_weight)], axis=2))  # fmt: skip
     parts.append(_facets(users, safe, state.as_of_us, catalogue))
-    parts.append(((slates.source[..., None] >> np.arange(len(SOURCES))) & 1).astype(np.float32))
+    told = np.array([repeats or s != "repeats" for s in SOURCES])
+    parts.append(((slates.source[..., None] >> np.arange(len(SOURCES))) & told).astype(np.float32))
     parts.append(np.broadcast_to(_context(users)[:, None, :], (*safe.shape, len(_USER))))
     plain = np.concatenate(parts, axis=2, dtype=np.float32)
     names = _plain_names(catalogue.facet_names)

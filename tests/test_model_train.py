@@ -20,6 +20,7 @@ from model.data import DataError
 from model.distributed import World
 from model.item_state import DAY_US
 from model.ranker_training import AnchorSlates
+from model.signals import signal_names
 from model.spec import TrainSpec, write_spec
 
 MOMENTS = [START + day * DAY_US for day in (39, 46, 53)]
@@ -81,6 +82,16 @@ def collected(made: TrainSpec, monkeypatch: pytest.MonkeyPatch) -> list[AnchorSl
     train.train(made, World(0, 1))
     monkeypatch.undo()
     return found
+
+
+def test_without_repeats_no_signal_tells_what_the_user_had_of_a_candidate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for told in (True, False):
+        made = world(tmp_path, model={"width": 16, "dropout": 0.0, "use_repeats": told})
+        slate = collected(made, monkeypatch)[-1]
+        names = signal_names(slate.moment.catalogue.facet_names)
+        own = [j for j, name in enumerate(names) if "repeat" in name and name != "user_repeat_share"]
+        rows = slate.signals[slate.item >= 0][:, own]
+        assert (rows == rows[0]).all() != told
 
 
 def test_nothing_that_happens_after_an_anchor_reaches_its_slates(

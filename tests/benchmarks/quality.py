@@ -22,6 +22,7 @@ for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(name, "1")
 sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parents[2])]
 
+import kairos_lists  # noqa: E402
 import peers  # noqa: E402
 import peers_lightgbm  # noqa: E402
 import peers_rectools  # noqa: E402
@@ -42,15 +43,8 @@ SCRATCH = Path("warehouse/benchmarks/quality")
 
 def recommenders() -> dict[str, Recommender]:
     """Every method by name, Kairos first."""
-    found: list[Recommender] = []
-    try:
-        import kairos_lists  # not at the top: an environment of peers may lack what the trainer needs
-    except ImportError as missing:
-        console.print(f"kairos is left out: it needs {missing.name}: pip install -e .", style="yellow", markup=False)
-    else:
-        found += kairos_lists.RECOMMENDERS
-    found += [*peers.RECOMMENDERS, *peers_lightgbm.RECOMMENDERS, *peers_rectools.RECOMMENDERS]
-    return {recommender.name: recommender for recommender in found}
+    found = (kairos_lists, peers, peers_lightgbm, peers_rectools)
+    return {recommender.name: recommender for module in found for recommender in module.RECOMMENDERS}
 
 
 @app.command()

@@ -1,0 +1,148 @@
+"""What each component of the model is worth where its effect is planted, and where it is not.
+
+    python tests/benchmarks/ablation.py run                                  # every world, every component, two seeds
+    python tests/benchmarks/ablation.py run --world tired --seed 0
+    python tests/benchmarks/ablation.py newcomers                            # young items, new users
+
+Worlds have known chances (planted.py): lists are judged on 20 futures, beside an oracle that ranks by the chances. An ablation
+is one switch of the settings' group ``model``, nothing else. Lists are kept under --scratch and not made again.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+# One thread: sums in one order. Before NumPy is imported, which reads it once.
+for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(name, "1")
+sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parents[2])]
+
+import numpy as np  # noqa: E402
+import planted_lists  # noqa: E402
+import torch  # noqa: E402
+import typer  # noqa: E402
+from planted import World, ndcg, recall  # noqa: E402
+from planted_effects import WORLDS, News  # noqa: E402
+from rich.console import Console  # noqa: E402
+from rich.table import Table  # noqa: E402
+
+from model.metrics import bootstrap_interval  # noqa: E402
+
+#: What is switched off, by the name of its column.
+SWITCHES = {
+    "f_item": "use_item_time", "g": "use_interaction", "h": "use_slate", "repeats": "use_repeats", "time encoding": "use_time_gaps",
+}  # fmt: skip
+SCRATCH = Path("warehouse/benchmarks/ablation")
+Scratch = Annotated[Path, typer.Option(help="where worlds, models and lists are kept")]
+Seeds = Annotated[list[int] | None, typer.Option(help="of training; may be said several times (default: 0 and 1)")]
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
+console = Console(width=None if sys.stdout.isatty() else 160)
+
+
+@app.command()
+def run(
+    world: Annotated[list[str] | None, typer.Option(help="which worlds; may be said several times (default: all)")] = None,
+    seed: Seeds = None,
+    scratch: Scratch = SCRATCH,
+) -> None:
+    """Measure what is not measured yet, and print the table: NDCG@10, and what it loses without each component."""
+    torch.set_num_threads(1)
+    unknown = set(world or []) - set(WORLDS)
+    if unknown:
+        raise typer.BadParameter(f"{', '.join(sorted(unknown))}: there are {', '.join(WORLDS)}", param_hint="--world")
+    columns = ["seeds", *SWITCHES, "no time", "oracle", "of the oracle's gain"]
+    grid = Table("world", "Kairos", *columns, title="NDCG@10; without a component: change in % [95 %], * where it is planted")
+    made = [(WORLDS[name](), scratch.absolute() / name) for name in world or WORLDS]
+    for number in seed or [0, 1]:  # all worlds with the first seed first: a table that is cut short still has every row
+        for each, folder in made:
+            for switch in (None, *SWITCHES.values()):
+                _lists(each, folder, switch, number)
+    for each, folder in made:
+        grid.add_row(*_row(each, folder, seed or [0, 1]))
+    console.print(grid, markup=False)
+
+
+def _row(world: World, folder: Path, seeds: list[int]) -> list[str]:
+    def of(switch: str | None) -> np.ndarray:
+        return np.array([ndcg(_lists(world, folder, switch, number), world.truth) for number in seeds])
+
+    full = of(None)
+    judged = np.isfinite(full[0]) & world.past.had.any(axis=1)
+    mean = full[:, judged].mean()
+    cells = [world.name, f"{mean:.4f}", " ".join(f"{one[judged].mean():.4f}" for one in full)]
+    for switch in SWITCHES.values():
+        less = (of(switch) - full)[:, judged].mean(axis=0) / mean * 100
+        low, high = bootstrap_interval(less, seed=0)
+        cells.append(f"{'*' * (switch in world.planted)}{less.mean():+.1f} [{low:+.1f}, {high:+.1f}]")
+    scores = {name: ndcg(lists, world.truth)[judged].mean() for name, lists in planted_lists.timeless(world).items()}
+    best, oracle = max(scores, key=scores.__getitem__), ndcg(world.oracle, world.truth)[judged].mean()
+    share = (mean - scores[best]) / (oracle - scores[best])
+    return [*cells, f"{scores[best]:.4f} {best}", f"{oracle:.4f}", f"{share:.0%}"]
+
+
+def _lists(world: World, folder: Path, switch: str | None, seed: int) -> np.ndarray:
+    over = {switch: False} if switch else {}
+    return _kept(folder, f"{switch or 'full'}-{seed}", lambda: planted_lists.listed(planted_lists.kairos(world, folder, over, seed), world, folder))
+
+
+def _kept(folder: Path, name: str, make: Callable[[], np.ndarray]) -> np.ndarray:
+    path = folder / "lists" / f"{name}.npy"
+    if not path.exists():
+        tick = time.monotonic()
+        lists = make()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(path, lists, allow_pickle=False)
+        print(f"made {folder.name} {name} in {time.monotonic() - tick:.0f} s", flush=True)
+    return np.load(path, allow_pickle=False)
+
+
+@app.command()
+def newcomers(seed: Seeds = None, scratch: Scratch = SCRATCH) -> None:
+    """Recall@20 in a world of news: of items younger than a day, and of everything for users who are new."""
+    torch.set_num_threads(1)
+    world, folder, seeds = News(), scratch.absolute() / "news", seed or [0, 1]
+
+    def several(name: str, make: Callable[[int], np.ndarray]) -> list[np.ndarray]:
+        return [_kept(folder, f"{name}-{number}", lambda number=number: make(number)) for number in seeds]  # type: ignore[misc]
+
+    def trained(number: int, before: int) -> np.ndarray:
+        return planted_lists.listed(planted_lists.kairos(world, folder, {}, number, before), world, folder)
+
+    def bare(number: int) -> np.ndarray:
+        return planted_lists.by_id_alone(planted_lists.kairos(world, folder, {"use_item_time": False}, number), world, folder)
+
+    found = {
+        "Kairos": several("full", lambda number: trained(number, 0)),
+        "Kairos, trained a day earlier": several("earlier", lambda number: trained(number, 1)),
+        "ids alone": several("ids", bare),
+        **{f"no time: {name}": [lists] for name, lists in planted_lists.timeless(world).items()},
+        "oracle": [world.oracle],
+    }
+    first = world.log.groupby("user")["when"].min().reindex(range(world.users)).fillna(np.inf).to_numpy()
+    young = (world.released < world.as_of) & (world.released >= world.as_of - 1)
+    everyone, all_items = first < world.as_of, np.ones(world.items, bool)
+    segments = {
+        "all": (everyone, all_items),
+        "items younger than a day": (everyone, young),
+        "users first seen within a day": ((first >= world.as_of - 1) & everyone, all_items),
+        "users never seen": (~everyone, all_items),
+    }
+    grid = Table("Recall@20", *segments, title="News: what the lists find")
+    for name, several_lists in found.items():
+        grid.add_row(name, *(f"{_recall(several_lists, world, *segment):.3f}" for segment in segments.values()))
+    judged = [int(np.isfinite(recall(world.oracle, world.truth & items)[users]).sum()) for users, items in segments.values()]
+    grid.add_row("users judged", *map(str, judged))
+    console.print(grid, markup=False)
+
+
+def _recall(lists: list[np.ndarray], world: World, users: np.ndarray, items: np.ndarray) -> float:
+    return float(np.mean([np.nanmean(recall(one, world.truth & items)[users]) for one in lists]))
+
+
+if __name__ == "__main__":
+    app()
