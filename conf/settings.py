@@ -162,7 +162,7 @@ class Model(_Node):
     use_interaction: bool = Field(True, description="g: cross-attention of candidate and events")
     use_slate: bool = Field(True, description="h: attention between the candidates of a slate")
     use_repeats: bool = Field(True, description="the repeat term and its signals")
-    use_time_gaps: bool = Field(True, description="encodings of time gaps and event ages")
+    use_time_gaps: bool = Field(True, description="encodings of time gaps and event ages, habits of the day and the week")
 
 
 class Slate(_Node):

@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 
 #: Version of the bundle's layout; a reader refuses a newer one.
-BUNDLE_SCHEMA = 2
+BUNDLE_SCHEMA = 3
 
 
 class BundleError(Exception):

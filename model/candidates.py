@@ -6,6 +6,7 @@ The one path from users to slates and signals, taken in training at each anchor 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 
 import numpy as np
 import torch
@@ -85,8 +86,11 @@ class Moment:
             repeat=term.look_up(slates.item)[..., 0],
         )
         affinity = self.audience.affinity(taste, slates.item)
-        told = settings.model.use_repeats
-        return Candidates(slates, build_signals(users, slates, self.state, self.catalogue, near, affinity, parts, told), x)
+        horizon_us = settings.horizon // timedelta(microseconds=1)
+        signals = build_signals(
+            users, slates, self.state, self.catalogue, near, affinity, parts, horizon_us, settings.model
+        )
+        return Candidates(slates, signals, x)
 
     def _alike(self, taste: np.ndarray, barred: Pairs | None, settings: Settings) -> np.ndarray:
         """What people like the user chose lately, best first, for each half-life; -1 where nobody is like the user."""

@@ -160,7 +160,7 @@ class Split:
     past: pd.DataFrame
     truth: pd.Series
     #: {user_id: first event in the window}: only for a score that knows when a user comes.
-    visits: pd.Series
+    visits: pd.Series = field(default_factory=lambda: pd.Series(dtype="datetime64[us]"), repr=False)
     #: What recommenders computed once for this split (candidates, say), by their own keys.
     kept: dict[str, Any] = field(default_factory=dict, repr=False)
     _steps: dict[pd.Timestamp, Split] = field(default_factory=dict, repr=False)
