@@ -19,11 +19,14 @@ _FLOOR = 0.02
 _HABITS = {"day": (DAY_US, DAY_US / 24), "week": (7 * DAY_US, DAY_US / 4)}
 """Cycles, and how fast the edge of the asked window blurs in each."""
 _FADES_US = 28 * DAY_US
+_WAYS = ("long", "short", *_HABITS, "lately", "recency", "due")
+_RECENCY = 7.0
+"""Days in which the recency of a facet falls to a half; what is called lately does so in one."""
 
 
 def own_names(facets: tuple[str, ...]) -> tuple[str, ...]:
     """Names of ``Own.habits_of_items``, then of ``Own.of_facets``."""
-    of_facets = (f"facet_{j}_{way}" for j in range(len(facets)) for way in ("long", "short", *_HABITS))
+    of_facets = (f"facet_{j}_{way}" for j in range(len(facets)) for way in _WAYS)
     return (*(f"repeat_{name}" for name in _HABITS), *of_facets)
 
 
@@ -55,8 +58,10 @@ class Own:
     """The newest events of the users: row and item of each, how recent it is, and its weight in each cycle (E, cycles)."""
 
     users: UserBatch
+    as_of_us: int
     row: np.ndarray
     item: np.ndarray
+    us: np.ndarray
     recent: np.ndarray
     habits: np.ndarray
 
@@ -70,27 +75,34 @@ class Own:
         us = users.us[row, at]
         fades = np.exp2(-(as_of_us - us) / _FADES_US) * timed
         habits = [fades * _phase_weight(us, as_of_us, horizon_us, *cycle) for cycle in _HABITS.values()]
-        return cls(users, row, users.item[row, at], 0.9 ** (users.length[row] - 1 - at), np.stack(habits, axis=1))
+        return cls(users, as_of_us, row, users.item[row, at], us, 0.9 ** (users.length[row] - 1 - at), np.stack(habits, axis=1))
 
     def habits_of_items(self, item_bn: np.ndarray, catalogue: Catalogue) -> np.ndarray:
         """(B, N, cycles): how much of what the user had of the candidate lies in the asked part of each cycle."""
         return _logs(Pairs.add_up(self.row, self.item, self.habits, len(catalogue)).look_up(item_bn)).astype(np.float32)
 
     def of_facets(self, item_bn: np.ndarray, catalogue: Catalogue) -> np.ndarray:
-        """(B, N, facets * (2 + cycles)): how much of the user's history shares each facet value with the candidate: in months,
-        in the last events, and in the asked part of each cycle.
+        """(B, N, facets * ways): how much of the user's history shares each facet value with the candidate (in months, in the last
+        events, in the asked part of each cycle), how long ago the last of it was, and whether it is due again.
         """
         mine = self.users.repeats
         long = mine.decayed[:, list(c.REPEAT_HALF_LIVES).index("90d")]
-        values = np.zeros((len(long) + len(self.row), 2 + self.habits.shape[1]))
-        values[: len(long), 0], values[len(long) :, 1], values[len(long) :, 2:] = long, self.recent, self.habits
         user, item = np.concatenate([mine.user, self.row]), np.concatenate([mine.item, self.item])
+        sums = np.zeros((len(item), 3 + self.habits.shape[1]))
+        sums[: len(long), 0], sums[len(long) :, 1], sums[len(long) :, 2:-1] = long, self.recent, self.habits
+        # Purchases of several items of a facet add up in their rates: one over the usual gap of each.
+        sums[: len(long), -1] = np.where(np.isfinite(mine.gap_days), 1 / (np.nan_to_num(mine.gap_days, nan=1.0) + 0.5), 0)
+        days = np.maximum(self.as_of_us - np.concatenate([mine.last_us, self.us]), 0) / DAY_US
         parts = []
         for j in range(catalogue.facet_code.shape[1]):
             code = catalogue.facet_code[:, j]
-            known = code[item] >= 0
-            pairs = Pairs.add_up(user[known], code[item][known], values[known], int(code.max(initial=0)) + 1)
-            parts.append(_logs(pairs.look_up(code[item_bn])))
+            known, codes = code[item] >= 0, int(code.max(initial=0)) + 1
+            of = (user[known], code[item][known])
+            found = Pairs.add_up(*of, sums[known], codes).look_up(code[item_bn])
+            last = Pairs.add_up(*of, 1 / (1 + days[known, None]), codes, np.maximum).look_up(code[item_bn])
+            since, rate = 1 / np.maximum(last, 1e-6) - 1, found[..., -1:]
+            due = np.where((rate > 0) & (last > 0), np.clip(np.log((since + 0.5) * np.maximum(rate, 1e-6)), -3, 3), 0)
+            parts += [_logs(found[..., :-1]), last, (last > 0) / (1 + since / _RECENCY), due]
         return np.concatenate(parts, axis=2).astype(np.float32)
 
 

@@ -26,13 +26,13 @@ class Pairs:
         return cls(keys[order], values[order], items)
 
     @classmethod
-    def add_up(cls, user: np.ndarray, item: np.ndarray, values: np.ndarray, items: int) -> Pairs:
-        """Pairs that may occur many times; their values are added."""
+    def add_up(cls, user: np.ndarray, item: np.ndarray, values: np.ndarray, items: int, how: np.ufunc = np.add) -> Pairs:
+        """Pairs that may occur many times; their values are added (or else put together by ``how``)."""
         keys = user.astype(np.int64) * items + item
         order = np.argsort(keys, kind="stable")
         keys, values = keys[order], values[order]
         first = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]])) if len(keys) else np.zeros(0, np.int64)
-        sums = np.add.reduceat(values, first, axis=0) if len(keys) else values
+        sums = how.reduceat(values, first, axis=0) if len(keys) else values
         return cls(keys[first], sums, items)
 
     @property

@@ -57,12 +57,19 @@ def test_events_of_one_item_and_of_its_facet_add_up() -> None:
     events = [(0, 8.0), (1, 7.0), (0, 7.0)]
     catalogue = SimpleNamespace(facet_code=np.array([[5], [5], [-1], [2]]))
     mine = own(events, DAY_US)
-    mine.users.repeats = SimpleNamespace(user=np.zeros(0, int), item=np.zeros(0, int), decayed=np.zeros((0, 5)))
+    # One item of the facet was last had ten days ago and is had every four days; another one every four too.
+    mine.users.repeats = SimpleNamespace(
+        user=np.zeros(2, int), item=np.array([0, 1]), decayed=np.zeros((2, 5)), gap_days=np.array([3.5, 3.5]),
+        last_us=np.array([AS_OF - 10 * DAY_US] * 2),
+    )  # fmt: skip
     names = own_names(("category",))
     found = mine.of_facets(np.array([[0, 3]]), catalogue)[0]
     assert len(names) == 2 + found.shape[1]
+    since, due = found[0, names.index("facet_0_lately") - 2], found[0, names.index("facet_0_due") - 2]
+    assert 1 / since - 1 == pytest.approx(7, rel=1e-5), "the newest of all"
+    assert due == pytest.approx(log(7.5 * (1 / 4 + 1 / 4)), rel=1e-5)
     week = found[:, names.index("facet_0_week") - 2]
-    assert week[1] == 0
+    assert not found[1].any()
     total = sum(expected(days, 1)[1] for _, days in events)
     assert week[0] == pytest.approx(log(total + 0.02) - log(0.02), abs=1e-5)
 
