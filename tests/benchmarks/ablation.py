@@ -5,7 +5,8 @@
     python tests/benchmarks/ablation.py newcomers                            # young items, new users
 
 Worlds have known chances (planted.py): lists are judged on 20 futures, beside an oracle that ranks by the chances. An ablation
-is one switch of the settings' group ``model``, nothing else. Lists are kept under --scratch and not made again.
+is one switch of the settings' group ``model``, nothing else. The blind oracle knows all but what is planted: what is planted
+is worth the difference. Lists are kept under --scratch and not made again.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ def run(
     unknown = set(world or []) - set(WORLDS)
     if unknown:
         raise typer.BadParameter(f"{', '.join(sorted(unknown))}: there are {', '.join(WORLDS)}", param_hint="--world")
-    columns = ["seeds", *SWITCHES, "no time", "oracle", "of the oracle's gain"]
+    columns = ["seeds", *SWITCHES, "no time", "oracle", "blind oracle", "of the oracle's gain"]
     grid = Table("world", "Kairos", *columns, title="NDCG@10; without a component: change in % [95 %], * where it is planted")
     made = [(WORLDS[name](), scratch.absolute() / name) for name in world or WORLDS]
     trainings = [Training(number, anchors, passes) for number in seed or [0, 1]]
@@ -83,9 +84,10 @@ def _row(world: World, folder: Path, trainings: list[Training]) -> list[str]:
         low, high = bootstrap_interval(less, seed=0)
         cells.append(f"{'*' * (switch in world.planted)}{less.mean():+.1f} [{low:+.1f}, {high:+.1f}]")
     scores = {name: ndcg(lists, world.truth)[judged].mean() for name, lists in timeless(world).items()}
-    best, oracle = max(scores, key=scores.__getitem__), ndcg(world.oracle, world.truth)[judged].mean()
+    best = max(scores, key=scores.__getitem__)
+    oracle, blind = (ndcg(lists, world.truth)[judged].mean() for lists in (world.oracle, world.blind))
     share = (mean - scores[best]) / (oracle - scores[best])
-    return [*cells, f"{scores[best]:.4f} {best}", f"{oracle:.4f}", f"{share:.0%}"]
+    return [*cells, f"{scores[best]:.4f} {best}", f"{oracle:.4f}", f"{blind:.4f}", f"{share:.0%}"]
 
 
 def _lists(world: World, folder: Path, switch: str | None, training: Training) -> np.ndarray:
