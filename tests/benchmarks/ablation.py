@@ -26,7 +26,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 import typer  # noqa: E402
-from planted import World, ndcg, recall  # noqa: E402
+from planted import DEPTH, World, ndcg, recall  # noqa: E402
 from planted_effects import WORLDS, News  # noqa: E402
 from planted_lists import Training, by_id_alone, kairos, listed, timeless  # noqa: E402
 from rich.console import Console  # noqa: E402
@@ -127,27 +127,29 @@ def newcomers(seed: Seeds = None, scratch: Scratch = SCRATCH) -> None:
         "Kairos, trained a day earlier": several("earlier", lambda number: trained(number, 1)),
         "ids alone": several("ids", bare),
         **{f"no time: {name}": [lists] for name, lists in timeless(world).items()},
+        "newest first": [np.broadcast_to(np.argsort(np.where(world.on_offer(world.as_of), -world.released, np.inf))[:DEPTH], world.oracle.shape)],
         "oracle": [world.oracle],
     }
     first = world.log.groupby("user")["when"].min().reindex(range(world.users)).fillna(np.inf).to_numpy()
     young = (world.released < world.as_of) & (world.released >= world.as_of - 1)
     everyone, all_items = first < world.as_of, np.ones(world.items, bool)
     segments = {
-        "all": (everyone, all_items),
-        "items younger than a day": (everyone, young),
-        "users first seen within a day": ((first >= world.as_of - 1) & everyone, all_items),
-        "users never seen": (~everyone, all_items),
+        "all": (everyone, all_items, DEPTH),
+        "items younger than a day": (everyone, young, DEPTH),
+        "the same @5": (everyone, young, 5),  # there may be no more young items than a list has places
+        "users first seen within a day": ((first >= world.as_of - 1) & everyone, all_items, DEPTH),
+        "users never seen": (~everyone, all_items, DEPTH),
     }
-    grid = Table("Recall@20", *segments, title="News: what the lists find")
+    grid = Table("Recall@20", *segments, title=f"News: what the lists find; {young.sum()} items on offer are younger than a day")
     for name, several_lists in found.items():
         grid.add_row(name, *(f"{_recall(several_lists, world, *segment):.3f}" for segment in segments.values()))
-    judged = [int(np.isfinite(recall(world.oracle, world.truth & items)[users]).sum()) for users, items in segments.values()]
+    judged = [int(np.isfinite(recall(world.oracle, world.truth & items)[users]).sum()) for users, items, _ in segments.values()]
     grid.add_row("users judged", *map(str, judged))
     console.print(grid, markup=False)
 
 
-def _recall(lists: list[np.ndarray], world: World, users: np.ndarray, items: np.ndarray) -> float:
-    return float(np.mean([np.nanmean(recall(one, world.truth & items)[users]) for one in lists]))
+def _recall(lists: list[np.ndarray], world: World, users: np.ndarray, items: np.ndarray, places: int) -> float:
+    return float(np.mean([np.nanmean(recall(one[:, :places], world.truth & items)[users]) for one in lists]))
 
 
 if __name__ == "__main__":
