@@ -5,7 +5,8 @@
     python tests/benchmarks/ablation.py newcomers                            # young items, new users
 
 Worlds have known chances (planted.py): lists are judged on 20 futures, beside an oracle that ranks by the chances. An ablation
-is one switch of the settings' group ``model``, nothing else. Lists are kept under --scratch and not made again.
+is one switch of the settings' group ``model``, nothing else. The blind oracle knows all but what is planted: what is planted
+is worth the difference. Lists are kept under --scratch and not made again.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parents[2])]
 
 import numpy as np  # noqa: E402
-import planted_lists  # noqa: E402
 import torch  # noqa: E402
 import typer  # noqa: E402
-from planted import World, ndcg, recall  # noqa: E402
+from planted import DEPTH, World, ndcg, recall  # noqa: E402
 from planted_effects import WORLDS, News  # noqa: E402
+from planted_lists import Training, by_id_alone, kairos, listed, timeless  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
@@ -48,6 +49,8 @@ console = Console(width=None if sys.stdout.isatty() else 160)
 def run(
     world: Annotated[list[str] | None, typer.Option(help="which worlds; may be said several times (default: all)")] = None,
     seed: Seeds = None,
+    anchors: Annotated[int, typer.Option(help="moments to learn from, at most 10")] = 4,
+    passes: Annotated[int, typer.Option(help="train so many times as long as by default")] = 1,
     scratch: Scratch = SCRATCH,
 ) -> None:
     """Measure what is not measured yet, and print the table: NDCG@10, and what it loses without each component."""
@@ -55,21 +58,22 @@ def run(
     unknown = set(world or []) - set(WORLDS)
     if unknown:
         raise typer.BadParameter(f"{', '.join(sorted(unknown))}: there are {', '.join(WORLDS)}", param_hint="--world")
-    columns = ["seeds", *SWITCHES, "no time", "oracle", "of the oracle's gain"]
+    columns = ["seeds", *SWITCHES, "no time", "oracle", "blind oracle", "of the oracle's gain"]
     grid = Table("world", "Kairos", *columns, title="NDCG@10; without a component: change in % [95 %], * where it is planted")
     made = [(WORLDS[name](), scratch.absolute() / name) for name in world or WORLDS]
-    for number in seed or [0, 1]:  # all worlds with the first seed first: a table that is cut short still has every row
+    trainings = [Training(number, anchors, passes) for number in seed or [0, 1]]
+    for training in trainings:  # all worlds with the first seed first: a table that is cut short still has every row
         for each, folder in made:
             for switch in (None, *SWITCHES.values()):
-                _lists(each, folder, switch, number)
+                _lists(each, folder, switch, training)
     for each, folder in made:
-        grid.add_row(*_row(each, folder, seed or [0, 1]))
+        grid.add_row(*_row(each, folder, trainings))
     console.print(grid, markup=False)
 
 
-def _row(world: World, folder: Path, seeds: list[int]) -> list[str]:
+def _row(world: World, folder: Path, trainings: list[Training]) -> list[str]:
     def of(switch: str | None) -> np.ndarray:
-        return np.array([ndcg(_lists(world, folder, switch, number), world.truth) for number in seeds])
+        return np.array([ndcg(_lists(world, folder, switch, training), world.truth) for training in trainings])
 
     full = of(None)
     judged = np.isfinite(full[0]) & world.past.had.any(axis=1)
@@ -79,15 +83,17 @@ def _row(world: World, folder: Path, seeds: list[int]) -> list[str]:
         less = (of(switch) - full)[:, judged].mean(axis=0) / mean * 100
         low, high = bootstrap_interval(less, seed=0)
         cells.append(f"{'*' * (switch in world.planted)}{less.mean():+.1f} [{low:+.1f}, {high:+.1f}]")
-    scores = {name: ndcg(lists, world.truth)[judged].mean() for name, lists in planted_lists.timeless(world).items()}
-    best, oracle = max(scores, key=scores.__getitem__), ndcg(world.oracle, world.truth)[judged].mean()
+    scores = {name: ndcg(lists, world.truth)[judged].mean() for name, lists in timeless(world).items()}
+    best = max(scores, key=scores.__getitem__)
+    oracle, blind = (ndcg(lists, world.truth)[judged].mean() for lists in (world.oracle, world.blind))
     share = (mean - scores[best]) / (oracle - scores[best])
-    return [*cells, f"{scores[best]:.4f} {best}", f"{oracle:.4f}", f"{share:.0%}"]
+    return [*cells, f"{scores[best]:.4f} {best}", f"{oracle:.4f}", f"{blind:.4f}", f"{share:.0%}"]
 
 
-def _lists(world: World, folder: Path, switch: str | None, seed: int) -> np.ndarray:
-    over = {switch: False} if switch else {}
-    return _kept(folder, f"{switch or 'full'}-{seed}", lambda: planted_lists.listed(planted_lists.kairos(world, folder, over, seed), world, folder))
+def _lists(world: World, folder: Path, switch: str | None, training: Training) -> np.ndarray:
+    name = f"{switch or 'full'}-{training.seed}"
+    name += f"-{training.anchors}a" * (training.anchors != 4) + f"-{training.passes}x" * (training.passes > 1)
+    return _kept(folder, name, lambda: listed(kairos(world, folder, training, switch), world, folder))
 
 
 def _kept(folder: Path, name: str, make: Callable[[], np.ndarray]) -> np.ndarray:
@@ -111,37 +117,39 @@ def newcomers(seed: Seeds = None, scratch: Scratch = SCRATCH) -> None:
         return [_kept(folder, f"{name}-{number}", lambda number=number: make(number)) for number in seeds]  # type: ignore[misc]
 
     def trained(number: int, before: int) -> np.ndarray:
-        return planted_lists.listed(planted_lists.kairos(world, folder, {}, number, before), world, folder)
+        return listed(kairos(world, folder, Training(number, before=before)), world, folder)
 
     def bare(number: int) -> np.ndarray:
-        return planted_lists.by_id_alone(planted_lists.kairos(world, folder, {"use_item_time": False}, number), world, folder)
+        return by_id_alone(kairos(world, folder, Training(number), "use_item_time"), world, folder)
 
     found = {
         "Kairos": several("full", lambda number: trained(number, 0)),
         "Kairos, trained a day earlier": several("earlier", lambda number: trained(number, 1)),
         "ids alone": several("ids", bare),
-        **{f"no time: {name}": [lists] for name, lists in planted_lists.timeless(world).items()},
+        **{f"no time: {name}": [lists] for name, lists in timeless(world).items()},
+        "newest first": [np.broadcast_to(np.argsort(np.where(world.on_offer(world.as_of), -world.released, np.inf))[:DEPTH], world.oracle.shape)],
         "oracle": [world.oracle],
     }
     first = world.log.groupby("user")["when"].min().reindex(range(world.users)).fillna(np.inf).to_numpy()
     young = (world.released < world.as_of) & (world.released >= world.as_of - 1)
     everyone, all_items = first < world.as_of, np.ones(world.items, bool)
     segments = {
-        "all": (everyone, all_items),
-        "items younger than a day": (everyone, young),
-        "users first seen within a day": ((first >= world.as_of - 1) & everyone, all_items),
-        "users never seen": (~everyone, all_items),
+        "all": (everyone, all_items, DEPTH),
+        "items younger than a day": (everyone, young, DEPTH),
+        "the same @5": (everyone, young, 5),  # there may be no more young items than a list has places
+        "users first seen within a day": ((first >= world.as_of - 1) & everyone, all_items, DEPTH),
+        "users never seen": (~everyone, all_items, DEPTH),
     }
-    grid = Table("Recall@20", *segments, title="News: what the lists find")
+    grid = Table("Recall@20", *segments, title=f"News: what the lists find; {young.sum()} items on offer are younger than a day")
     for name, several_lists in found.items():
         grid.add_row(name, *(f"{_recall(several_lists, world, *segment):.3f}" for segment in segments.values()))
-    judged = [int(np.isfinite(recall(world.oracle, world.truth & items)[users]).sum()) for users, items in segments.values()]
+    judged = [int(np.isfinite(recall(world.oracle, world.truth & items)[users]).sum()) for users, items, _ in segments.values()]
     grid.add_row("users judged", *map(str, judged))
     console.print(grid, markup=False)
 
 
-def _recall(lists: list[np.ndarray], world: World, users: np.ndarray, items: np.ndarray) -> float:
-    return float(np.mean([np.nanmean(recall(one, world.truth & items)[users]) for one in lists]))
+def _recall(lists: list[np.ndarray], world: World, users: np.ndarray, items: np.ndarray, places: int) -> float:
+    return float(np.mean([np.nanmean(recall(one[:, :places], world.truth & items)[users]) for one in lists]))
 
 
 if __name__ == "__main__":

@@ -116,8 +116,15 @@ class World:
     @cached_property
     def oracle(self) -> np.ndarray:
         """Lists by the chances themselves, [users, DEPTH]; from other futures than those that judge."""
-        chance = self.futures(40, 2)[1] + 1e-9 * self.utility
-        return np.argsort(-np.where(self.on_offer(self.as_of), chance, -np.inf), axis=1, kind="stable")[:, :DEPTH]
+        return self._best(self.futures(40, 2)[1] + 1e-9 * self.utility)
+
+    @property
+    def blind(self) -> np.ndarray:
+        """Lists by taste and popularity as they truly are, without what is planted, [users, DEPTH]."""
+        return self._best(np.where(self.past.had & (not self.repeats), -np.inf, self.utility))
+
+    def _best(self, score: np.ndarray) -> np.ndarray:
+        return np.argsort(-np.where(self.on_offer(self.as_of), score, -np.inf), axis=1, kind="stable")[:, :DEPTH]
 
     def _run(self, past: Past, start: float, end: float, random: np.random.Generator) -> tuple[np.ndarray, ...]:
         """Events (user, item, when) of [start, end), and the chance of each item to be missed throughout it, [users, items].

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from kairos_run import build_tables, fit, lists_of, scorer, settings_of, user_ro
 from planted import DEPTH, START, World
 from protocol import ITEM, TIME, USER, Lists, Log, Split
 
+from conf.settings import Training as defaults
 from model.predict import Scorer
 from model.slate import seen_pairs, top_of_catalogue
 from model.users import UserBatch
@@ -32,18 +34,34 @@ def moment(days: np.ndarray | float) -> Any:
     return START + pd.to_timedelta(np.rint(np.asarray(days) * 86_400e6), unit="us")
 
 
-def kairos(world: World, folder: Path, over: dict[str, bool], seed: int, before: int = 0) -> Scorer:
-    """Kairos made ready at as_of with these values of the settings' group ``model``, trained so many days before as_of.
+@dataclass(frozen=True)
+class Training:
+    """How Kairos is trained, where it is not as by default."""
 
-    The tables are made once a world, by the jobs. Fewer anchors than a horizon of a day has by itself: there are many runs.
-    """
+    seed: int
+    anchors: int = 4
+    """A horizon of a day has 10 by itself, for which the tables are made; fewer, because there are many runs."""
+    passes: int = 1
+    """How many times as many epochs, of encoder and ranker."""
+    before: int = 0
+    """Days before as_of."""
+
+    def over(self) -> dict[str, int]:
+        """The settings' group ``training``."""
+        epochs = {name: self.passes * defaults.model_fields[name].default for name in ("epochs", "retrieval_epochs")}
+        return {"seed": self.seed, "anchors": self.anchors, **epochs}
+
+
+def kairos(world: World, folder: Path, training: Training, off: str | None = None) -> Scorer:
+    """Kairos made ready at as_of, with a switch of the settings' group ``model`` off; the jobs make the tables, once a world."""
     settings = _settings(world, folder)
     cutoff = moment(world.as_of)
-    for days in {before, 0}:
-        build_tables(folder, settings, cutoff - days * DAY)
-    chosen = settings_of(settings, {"model": over, "training": {"seed": seed, "anchors": 4}})
-    name = "-".join(["full", *over, str(seed), str(before)])
-    return scorer(folder, fit(folder, chosen, cutoff - before * DAY, START, name), cutoff, world.repeats)
+    trained = cutoff - training.before * DAY
+    for each in {trained, cutoff}:
+        build_tables(folder, settings, each)
+    chosen = settings_of(settings, {"model": {off: False} if off else {}, "training": training.over()})
+    name = "-".join(map(str, (off or "full", *astuple(training))))
+    return scorer(folder, fit(folder, chosen, trained, START, name), cutoff, world.repeats)
 
 
 def listed(made: Scorer, world: World, folder: Path) -> np.ndarray:
@@ -115,7 +133,7 @@ def _settings(world: World, folder: Path) -> Path:
             "events": {"path": str(folder / "events.parquet"), "columns": {"user_id": "user", "item_id": "item", "event_ts": "at"}},
             "items": {"path": str(folder / "items.parquet"), "columns": columns},
         },
-        "training": {"anchors": 4}, "spark": {"master": "local[1]"},
+        "spark": {"master": "local[1]"},
     }  # fmt: skip
     path.write_text(yaml.safe_dump(tree))
     return path
