@@ -24,7 +24,7 @@ demo: java $(INSTALLED) ## one night and two hours of recommendations on real gr
 	@$(RUN) -m jobs.demo
 
 test: java $(INSTALLED) ## the tests; ARGS="-k name" picks some
-	@$(RUN) -m pytest -m "not soak" -n $(WORKERS) --dist loadfile $(ARGS)
+	@$(RUN) -m pytest -m "not soak" -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(INSTALLED) ## style and types
 	@$(RUN) -m ruff check .
