@@ -62,18 +62,23 @@ def _spec(context: Context, journal: Path) -> StudySpec:
     # Where windows overlap, the anchors right before a held-out one are of no use to it.
     more = tuning.windows + math.ceil(settings.horizon / settings.anchor_every) - 1
     anchors = built_anchors(context, more)
-    base = train_spec(context, anchors)
+    missing = sorted(set(anchors_before(context.as_of, settings, more)) - set(anchors))
+    build = (
+        f"KAIROS__TRAINING__ANCHORS={settings.anchors + more} jobs/build_features.py --settings {context.settings_file} "
+        f"--as-of {context.as_of:%Y-%m-%dT%H:%M:%SZ}"
+    )
+    if missing:
+        told = f"no features at {_named(missing)}: older windows learn from fewer anchors than a training does"
+        console.print(f"  {told}; where the log reaches back so far, build them: {build}", markup=False)
     try:
         return StudySpec(
-            base=base, windows=tuning.windows, trials=tuning.trials, journal=str(journal), seed=settings.training.seed,
+            base=train_spec(context, anchors), windows=tuning.windows, trials=tuning.trials, journal=str(journal), seed=settings.training.seed,
             parallel=tuning.parallel, max_seconds=tuning.max_seconds,
         )  # fmt: skip
     except ValidationError:
-        missing = sorted(set(anchors_before(context.as_of, settings, more)) - set(anchors))
         raise DataQualityError(
             f"features are built at {_named(anchors)}, too few to hold out {tuning.windows} (tuning.windows) and learn from what "
-            f"is before; of use would be {_named(missing)}: KAIROS__TRAINING__ANCHORS={settings.anchors + more} "
-            f"jobs/build_features.py --settings {context.settings_file} --as-of {context.as_of:%Y-%m-%dT%H:%M:%SZ}"
+            f"is before; of use would be {_named(missing)}: {build}"
         ) from None
 
 

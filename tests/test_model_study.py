@@ -226,6 +226,11 @@ def test_trials_that_lag_are_stopped_and_marked_so_in_mlflow(tmp_path: Path, jud
     assert [(m.step, round(m.value, 6)) for m in steps] == [(k, round(tries(made)[0].value, 6)) for k in (0, 1)]
     registry.end_run(uri, parent, {"p_value": 0.5}, {"verdict": "keep"})
     assert client.get_run(parent).info.status == "FINISHED"
+    killed = registry.start_run(uri, "tests", str(tmp_path / "artifacts"), "killed")
+    left = client.create_run(client.get_run(killed).info.experiment_id, tags={"mlflow.parentRunId": killed}).info.run_id
+    registry.fail_run(uri, killed)
+    assert {client.get_run(run).info.status for run in (killed, left)} == {"FAILED"}
+    assert client.get_run(first.info.run_id).info.status == "FINISHED", "those of other studies are left alone"
 
 
 def test_settings_that_cannot_be_trained_with_are_a_failed_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
