@@ -19,7 +19,7 @@ from features.item_cycle import CYCLE_SUMS, cycle_parts
 from features.item_sales import MONTH_US, buckets, buyers, decayed_parts, series, totals
 from features.refresh import leaving_month
 from features.sums import scaled_parts
-from features.windows import AT, SECOND_US, US, Moments, day_end_us, to_micros, within
+from features.windows import AT, SECOND_US, US, Moments, day_end_us, to_micros, visible, within
 
 _NEW = "is_new"
 _SERIES = {"hours": (c.HOUR_BUCKETS, timedelta(hours=1)), "days": (c.DAY_BUCKETS, timedelta(days=1))}
@@ -44,6 +44,7 @@ def refreshed_item_sums(
     counted where they belong. Of ``before`` a few hours are read, and all events of the pairs of user and item that are new
     or leave the last 28 days: from ``histories`` (``asked_histories``), where these have been read already.
     """
+    new = visible(new, as_of)
     pairs = _pairs(before if histories is None else histories, new, night, as_of)
     parts = [pairs, _fresh(new, as_of), *[_rebucketed(before, new, night, as_of, name) for name in _SERIES]]
     known = sums.drop(c.AS_OF_TS, c.EVENTS_VERSION)
@@ -115,12 +116,12 @@ def _rebucketed(before: DataFrame, new: DataFrame, night: datetime, as_of: datet
     """
     size, bucket = _SERIES[name]
     whole, rest = divmod(as_of - night, bucket)
-    starts = [night - k * bucket for k in range(1, size + 1)]
-    leaves = _ago(night, bucket) + whole
-    passing = within(before, [(start, start + rest) for start in starts]).select(
-        c.ITEM_ID, F.explode(F.array(_entry(leaves, -1), _entry(leaves + 1, 1))).alias("e")
-    )
-    rows = passing.unionByName(new.select(c.ITEM_ID, _entry(_ago(as_of, bucket), 1).alias("e"))).select(c.ITEM_ID, "e.*")
+    rows = new.select(c.ITEM_ID, _entry(_ago(as_of, bucket), 1).alias("e"))
+    if rest:
+        starts, leaves = [night - k * bucket for k in range(1, size + 1)], _ago(night, bucket) + whole
+        moves = F.explode(F.array(_entry(leaves, -1), _entry(leaves + 1, 1))).alias("e")
+        rows = rows.unionByName(within(before, [(start, start + rest) for start in starts]).select(c.ITEM_ID, moves))
+    rows = rows.select(c.ITEM_ID, "e.*")
     return rows.where(F.col("ago") < size).groupBy(c.ITEM_ID).agg(buckets("ago", size).alias(f"new_sum_{name}"))
 
 

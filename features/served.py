@@ -10,6 +10,11 @@ from pyspark.sql import functions as F
 from conf import columns as c
 
 
+def listed(rows: DataFrame, *key: str) -> DataFrame:
+    """One row a key: items, best first, of rows with rank and item_id."""
+    return rows.groupBy(*key).agg(F.sort_array(F.collect_list(F.struct(c.RANK, c.ITEM_ID)))[c.ITEM_ID].alias("items"))
+
+
 def lists_on_record(recommendations: DataFrame, judged: DataFrame, as_of: datetime, depth: int) -> DataFrame:
     """user_id, nightly (the list made at as_of), served (the newest list made at or before ``visit_ts``), newer (they differ in age).
 
@@ -19,9 +24,7 @@ def lists_on_record(recommendations: DataFrame, judged: DataFrame, as_of: dateti
     """
     known = recommendations.where((F.col(c.AS_OF_TS) >= F.lit(as_of)) & (F.col(c.RANK) <= depth))
     shown = known.join(judged.select(c.USER_ID, "visit_ts"), on=c.USER_ID).where(F.col(c.AS_OF_TS) <= F.col("visit_ts"))
-    lists = shown.groupBy(c.USER_ID, c.AS_OF_TS, c.MODE).agg(
-        F.sort_array(F.collect_list(F.struct(c.RANK, c.ITEM_ID)))[c.ITEM_ID].alias("items")
-    )
+    lists = listed(shown, c.USER_ID, c.AS_OF_TS, c.MODE)
     tonight = (F.col(c.AS_OF_TS) == F.lit(as_of)) & (F.col(c.MODE) == "nightly")
     return lists.groupBy(c.USER_ID).agg(
         F.first(F.when(tonight, F.col("items")), ignorenulls=True).alias("nightly"),

@@ -12,6 +12,7 @@ have shown had it known when the user comes (``jobs/visits.py``), where ``evalua
 from __future__ import annotations
 
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from pyspark.sql import functions as F
@@ -48,10 +49,8 @@ def evaluate(context: Context) -> None:
         judged: dict[datetime, Judged] = {}
         for night in windows:
             with step(context.spark, f"judge {night:%Y-%m-%d %H:%M}"):
-                knowing = visit_known(context, night, versions[night]) if settings.evaluation.visit_parts else None
+                knowing = partial(visit_known, context, night, versions[night]) if settings.evaluation.visit_parts else None
                 judged[night] = judge(warehouse, settings, night, knowing)
-                if knowing is not None:
-                    knowing.unpersist()
         judged = {night: one for night, one in judged.items() if one.users}
         if not judged:
             raise DataQualityError(f"nobody with a past did anything to judge within {settings.horizon} of {_named(windows)}")

@@ -41,6 +41,8 @@ _TOP = 10
 #: Recommender, segment, metric.
 Key: TypeAlias = tuple[str, str, str]
 Sums: TypeAlias = dict[Key, Draws]
+#: (truth) -> user_id, items; None where there are none.
+Knowing: TypeAlias = Callable[[DataFrame], DataFrame | None]
 _SUMS = "recommender STRING, segment STRING, metric STRING, total ARRAY<DOUBLE>, weight ARRAY<DOUBLE>"
 
 
@@ -53,10 +55,10 @@ class Judged:
     users: int
 
 
-def judge(warehouse: Warehouse, settings: Settings, as_of: datetime, knowing: DataFrame | None = None) -> Judged:
+def judge(warehouse: Warehouse, settings: Settings, as_of: datetime, knowing: Knowing | None = None) -> Judged:
     """Judge the users with a visible past who did something new to judge in the window.
 
-    ``knowing``: the lists of ``jobs/visits.py``, to be judged beside the others.
+    ``knowing`` makes the lists of ``jobs/visits.py``, to be judged beside the others.
 
     Raises DataQualityError where the feature tables do not speak for as_of.
     """
@@ -95,15 +97,15 @@ def judge(warehouse: Warehouse, settings: Settings, as_of: datetime, knowing: Da
 
 
 def _lists(
-    warehouse: Warehouse, settings: Settings, as_of: datetime, truth: DataFrame, temporal: DataFrame, knowing: DataFrame | None
+    warehouse: Warehouse, settings: Settings, as_of: datetime, truth: DataFrame, temporal: DataFrame, knowing: Knowing | None
 ) -> tuple[DataFrame, list[str]]:
     """A row for each judged user: user_id, newer_list, and the list of each recommender, which are named; NULL where it has none."""
     judging = settings.evaluation
     record = lists_on_record(warehouse.read(RECOMMENDATIONS), truth, as_of, DEPTH)
     parts = [record.withColumnsRenamed({"nightly": KAIROS, "served": SERVED, "newer": NEWER})]
     names = [KAIROS, SERVED]
-    if knowing is not None:
-        parts.append(knowing.withColumnsRenamed({"items": KNOWING}))
+    if knowing is not None and (known := knowing(truth)) is not None:
+        parts.append(known.withColumnsRenamed({"items": KNOWING}))
         names.append(KNOWING)
 
     def add(kind: str, lists: DataFrame, half_lives: tuple[str, ...]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pyarrow as pa
 from pyspark import SparkFiles
@@ -32,9 +32,10 @@ from jobs.models import prepared, usable
 from jobs.progress import console, step
 from jobs.publish import publish
 from jobs.run_log import recorded
+from jobs.table_io import Warehouse
 from model import predict
 
-__all__ = ["EVERYONE_ELSE", "score", "scored"]
+__all__ = ["EVERYONE_ELSE", "known_users", "score", "scored"]
 
 _SCORED = "user_id STRING, rank INT, item_id STRING, score DOUBLE, reason STRING, cold BOOLEAN"
 
@@ -67,9 +68,14 @@ def score(context: Context) -> None:
                 batch.unpersist()
 
 
-def _users(context: Context) -> DataFrame:
+def known_users(warehouse: Warehouse, as_of: datetime) -> DataFrame:
+    """``user_inputs`` of everyone who has features at as_of."""
     tables = (USER_SEQUENCES, USER_PROFILES, USER_ITEM_REPEATS)
-    users = user_inputs(*(context.warehouse.partition(table, context.as_of) for table in tables))
+    return user_inputs(*(warehouse.partition(table, as_of) for table in tables))
+
+
+def _users(context: Context) -> DataFrame:
+    users = known_users(context.warehouse, context.as_of)
     if context.mode == "nightly":
         users = with_everyone_else(users, context.as_of)
     return users.repartition(context.spark.sparkContext.defaultParallelism, c.USER_ID).sortWithinPartitions(c.USER_ID)

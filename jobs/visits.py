@@ -15,37 +15,35 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from conf import columns as c
-from features.contracts import EVENTS, USER_ITEM_REPEATS, USER_PROFILES, USER_SEQUENCES
-from features.truth import judged_truth
-from features.user_inputs import user_inputs
+from features.served import listed
 from features.windows import to_micros
 from jobs.cli import Context
 from jobs.models import prepared, usable
-from jobs.score import scored
+from jobs.progress import console
+from jobs.score import known_users, scored
 
 _PART = "part"
 
 
-def visit_known(context: Context, as_of: datetime, version: str) -> DataFrame | None:
-    """user_id, items (best first) of the users judged at a night; None where its model may not be used there any more.
+def visit_known(context: Context, as_of: datetime, version: str, truth: DataFrame) -> DataFrame | None:
+    """user_id, items (best first) of the users of ``truth`` (``judged_truth`` at a night), whose lists are by this model version.
 
-    One scoring for each of ``evaluation.visit_parts`` of the horizon, so the rows are kept in memory: unpersist them.
+    One scoring for each of ``evaluation.visit_parts`` of the horizon. None, which is said, where that version may not be used there
+    any more.
     """
     night, settings = replace(context, as_of=as_of, mode="nightly"), context.settings
     model = usable(settings, as_of)
     if model.version != version:
+        told = f"{as_of:%Y-%m-%d %H:%M} is not judged knowing the visit: its lists are by model version {version}"
+        console.print(f"  {told}, and version {model.version} would be used there now")
         return None
-    warehouse, part = context.warehouse, settings.horizon / settings.evaluation.visit_parts
-    visits = judged_truth(warehouse.read(EVENTS), as_of, settings).select(
-        c.USER_ID, F.floor((F.unix_micros("visit_ts") - to_micros(as_of)) / (part.total_seconds() * 1e6)).alias(_PART)
-    )
-    tables = (USER_SEQUENCES, USER_PROFILES, USER_ITEM_REPEATS)
-    users = user_inputs(*(warehouse.partition(table, as_of) for table in tables)).join(visits, on=c.USER_ID).persist()
+    part = settings.horizon / settings.evaluation.visit_parts
+    number = F.floor((F.unix_micros("visit_ts") - to_micros(as_of)) / (part.total_seconds() * 1e6)).alias(_PART)
+    users = known_users(context.warehouse, as_of).join(truth.select(c.USER_ID, number), on=c.USER_ID).persist()
     lists = []
     for k in range(settings.evaluation.visit_parts):
         with prepared(night, model, asked=as_of + (k + 0.5) * part) as catalogue:
-            rows = scored(users.where(F.col(_PART) == k).drop(_PART), catalogue).groupBy(c.USER_ID)
-            lists.append(rows.agg(F.sort_array(F.collect_list(F.struct(c.RANK, c.ITEM_ID)))[c.ITEM_ID].alias("items")).persist())
-            lists[-1].count()  # while the workers have the catalogue
+            # Made at once, while the workers have the catalogue.
+            lists.append(listed(scored(users.where(F.col(_PART) == k).drop(_PART), catalogue), c.USER_ID).localCheckpoint())
     users.unpersist()
     return reduce(DataFrame.unionByName, lists)

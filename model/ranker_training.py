@@ -168,8 +168,7 @@ class RankerTrainer:
 
     def ndcg(self, anchor: AnchorSlates, k: int = 10) -> float:
         """NDCG@k over the anchor's users, labels outside the slate counted as missed."""
-        each = self.ndcg_each(anchor, k)
-        return sum(each[block : block + _BLOCK].sum() for block in range(0, len(each), _BLOCK)) / max(len(each), 1)
+        return float(self.ndcg_each(anchor, k).mean()) if len(anchor.item) else 0.0
 
     @torch.no_grad()
     def ndcg_each(self, anchor: AnchorSlates, k: int = 10) -> np.ndarray:

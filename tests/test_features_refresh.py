@@ -62,3 +62,16 @@ def test_an_hour_from_the_night_equals_the_whole_history(spark, log, hours, same
         for name in ITEM_TEMPORAL.column_names:
             found, wanted = one[name], other[name]
             whole.same(found, wanted, f"{name} of {one.item_id}")
+
+
+def test_what_an_hour_cannot_see_yet_changes_nothing(spark, log):
+    """The rows handed over as new may hold the future: what happens, or becomes known, after as_of."""
+    events, items = log
+    as_of = NIGHT + timedelta(hours=5.5)
+    past, now = sides(events, as_of)
+    unseen = [e for e in events if e not in past and e not in now]
+    assert any(e.event_ts < as_of for e in unseen) and any(e.event_ts >= as_of for e in unseen)
+    before, _ = whole.frames(spark, past, items)
+    sums = item_sums(before, [NIGHT]).cache()
+    new, more = (whole.frames(spark, rows, items)[0] for rows in (now, now + unseen))
+    assert plain(refreshed_item_sums(sums, before, new, NIGHT, as_of)) == plain(refreshed_item_sums(sums, before, more, NIGHT, as_of))
