@@ -16,7 +16,8 @@ import typer
 from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
-from conf.settings import Settings, SettingsError, load
+from conf.load import SettingsError, load
+from conf.settings import Settings
 from jobs.errors import JobError, UsageError
 from jobs.progress import console, fail
 from jobs.session import kept_log, open_session

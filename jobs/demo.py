@@ -16,7 +16,7 @@ from pyspark.sql import functions as F
 from rich.table import Table as Grid
 
 from conf import columns as c
-from conf.settings import load
+from conf.load import load
 from features.contracts import EVENTS, ITEMS, RECOMMENDATIONS_LATEST
 from jobs.cli import Context
 from jobs.errors import JobError

@@ -21,7 +21,8 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from conf import columns as c
-from conf.settings import Settings, from_tree
+from conf.load import from_tree
+from conf.settings import Settings
 from model.bundle_hash import BUNDLE_SCHEMA, BundleError, bundle_hash
 from model.item_state import FEATURES
 from model.network import Encoder

@@ -13,7 +13,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from conf.settings import Settings, from_tree
+from conf.load import from_tree
+from conf.settings import Settings
 
 #: Tables the trainer reads. ``user_*`` at each anchor, the others as stated in ``model/data.py``.
 TRAIN_TABLES = (

@@ -16,7 +16,7 @@ from pathlib import Path
 import shop
 from pyspark.sql import SparkSession
 
-from conf.settings import from_tree
+from conf.load import from_tree
 from features.contracts import EVENTS, EVENTS_REJECTED, FEATURE_TABLES, ITEMS
 from jobs.build_features import build
 from jobs.cli import Context

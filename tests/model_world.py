@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from conf import columns as c
-from conf.settings import Settings, from_tree
+from conf.load import from_tree
+from conf.settings import Settings
 from model.item_state import DAY_US
 from model.spec import TRAIN_TABLES, TableRef, TrainSpec
 

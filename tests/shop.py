@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 from pyspark.sql import SparkSession
 
-from conf.settings import Settings, from_tree
+from conf.load import from_tree
+from conf.settings import Settings
 from jobs.cli import Context
 from jobs.table_io import Warehouse
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from conf.settings import SettingsError, from_tree, load
+from conf.load import SettingsError, from_tree, load
 
 CONF = Path(__file__).parents[1] / "conf"
 MINIMAL = {

@@ -11,7 +11,7 @@ import pytest
 import worlds
 from pyspark.sql import DataFrame
 
-from conf.settings import from_tree
+from conf.load import from_tree
 from features.contracts import EVENTS, ITEMS, TABLES
 from features.history import history
 from features.item_sums import item_sums

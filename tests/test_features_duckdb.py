@@ -8,7 +8,7 @@ import duck
 import pytest
 import worlds_spark as worlds
 
-from conf.settings import from_tree
+from conf.load import from_tree
 from features.item_sums import item_sums
 from features.item_temporal import item_temporal
 from features.sequences import user_sequences

@@ -9,7 +9,7 @@ import pytest
 import worlds
 from test_features import SETTINGS, frames
 
-from conf.settings import from_tree
+from conf.load import from_tree
 from features.baselines import personal_lists, popularity_lists
 from features.contracts import EVENTS
 from features.item_sums import item_sums

@@ -13,7 +13,8 @@ import shop
 import yaml
 from deltalake import DeltaTable
 
-from conf.settings import Tuning, load
+from conf.load import load
+from conf.settings import Tuning
 from features.contracts import RECOMMENDATIONS, RECOMMENDATIONS_LATEST, RUNS, TABLES
 from jobs import show
 from jobs.build_features import build

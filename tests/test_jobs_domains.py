@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import worlds_spark as worlds
 
-from conf.settings import load
+from conf.load import load
 from features.contracts import (
     EVENTS,
     ITEM_NEIGHBORS,

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import shop
 
-from conf.settings import from_tree
+from conf.load import from_tree
 from features.contracts import (
     EVENTS,
     ITEM_SUMS,

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from conf.settings import from_tree
+from conf.load import from_tree
 from features.contracts import RECOMMENDATIONS_LATEST
 from jobs.cli import Context, parse_as_of
 from jobs.nightly import nightly

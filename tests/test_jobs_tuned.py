@@ -10,7 +10,7 @@ import pytest
 from model_world import START, settings, spec
 from optuna.trial import TrialState, create_trial
 
-from conf.settings import load
+from conf.load import load
 from jobs import tuned
 from jobs.progress import console
 from model.item_state import DAY_US

@@ -11,7 +11,7 @@ from model_world import START, poisoned, settings, shop, spec, write_tables
 from optuna.trial import TrialState
 from pydantic import ValidationError
 
-from conf.settings import from_tree, load
+from conf.load import from_tree, load
 from model import registry, search_space, study
 from model.distributed import World
 from model.item_state import DAY_US

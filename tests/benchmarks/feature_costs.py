@@ -50,7 +50,7 @@ def session():
 
 
 def settings(folder: Path):
-    from conf.settings import from_tree
+    from conf.load import from_tree
 
     source = {"path": "-", "columns": {"user_id": "u", "item_id": "i", "event_ts": "t"}}
     tree = {

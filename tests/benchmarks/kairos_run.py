@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from protocol import DEPTH, Lists
 
-from conf.settings import Settings, from_tree, load
+from conf.load import from_tree, load
+from conf.settings import Settings
 from features.anchors import anchors_before
 from features.windows import to_micros
 from model import checkpoint, predict, train
