@@ -99,6 +99,13 @@ LEAKS = (
         "tests/test_jobs_hour.py",
     ),
     Leak(
+        "an hour's sums trust whoever hands them what is new",
+        "features/item_sums.py",
+        "    new = visible(new, as_of)\n",
+        "",
+        "tests/test_features_refresh.py::test_what_an_hour_cannot_see_yet_changes_nothing",
+    ),
+    Leak(
         "an hour passes over what came late",
         "features/windows.py",
         "return events.where((F.col(c.EVENT_TS) >= at) | (F.col(c.AVAILABLE_TS) > at))",
