@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 
 #: Version of the bundle's layout; a reader refuses a newer one.
-BUNDLE_SCHEMA = 3
+BUNDLE_SCHEMA = 4
 
 
 class BundleError(Exception):

@@ -26,6 +26,7 @@ from conf.settings import Settings
 from model.bundle_hash import BUNDLE_SCHEMA, BundleError, bundle_hash
 from model.item_state import FEATURES
 from model.network import Encoder
+from model.newcomers import RANKINGS
 from model.recommend import Ranker
 from model.signals import signal_names
 from model.spec import TrainSpec
@@ -58,6 +59,8 @@ class Bundle:
     items: pa.Array
     sales: np.ndarray
     basis: np.ndarray
+    newcomers: str
+    """Name of the ranking that whoever has no history is shown (model/newcomers.py)."""
     card: dict[str, Any]
     digest: str
 
@@ -90,6 +93,7 @@ def save(trained: Trained, spec: TrainSpec) -> str:
         "item_features": len(FEATURES),
         "profile_width": PROFILE_WIDTH,
         "signals": len(signal_names(trained.catalogue.facet_names)),
+        "newcomers": trained.newcomers,
         "metrics": {k: float(v) for k, v in trained.metrics.items() if not k.startswith("seconds")},
         "settings": trained.settings.resolved(),
     }
@@ -128,6 +132,8 @@ def _build(folder: Path, card: dict[str, Any], content: dict[str, bytes], digest
     for name, width in shapes.items():
         if card[name] != width:
             raise CheckpointError(f"{folder}: the model has {card[name]} {name}, this version makes {width}: train again")
+    if card["newcomers"] not in RANKINGS:
+        raise CheckpointError(f"{folder}: the model names the ranking {card['newcomers']!r}; there are {', '.join(RANKINGS)}")
     header = int.from_bytes(content[WEIGHTS][:8], "little")
     if header > _MOST_HEADER:
         raise CheckpointError(f"{folder / WEIGHTS}: header of {header} bytes, at most {_MOST_HEADER} are read")
@@ -149,7 +155,7 @@ def _build(folder: Path, card: dict[str, Any], content: dict[str, bytes], digest
         raise CheckpointError(f"{folder / WEIGHTS}: no basis of tastes for the {len(vocabulary)} items of the vocabulary")
     return Bundle(
         encoder, ranker, settings, facets, vocabulary[c.ITEM_ID].combine_chunks(), vocabulary["sales"].to_numpy(),
-        basis.numpy(), card, digest
+        basis.numpy(), card["newcomers"], card, digest
     )
 
 

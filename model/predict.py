@@ -10,7 +10,7 @@ import pyarrow as pa
 import torch
 
 from conf import columns as c
-from model import reasons
+from model import newcomers, reasons
 from model.prepared import open_prepared, prepare
 from model.signals import signal_names
 from model.users import UserBatch
@@ -29,7 +29,6 @@ OUTPUT = pa.schema([
 _BLOCK = 256
 _DECIMALS = 4
 """Scores are rounded before they are ordered: below this, they differ by the order of additions only."""
-_COLD_LISTS = ("trending_6h", "trending_1d", "trending_3d", "trending_7d", "trending_28d")
 
 
 _scorers: dict[str, Scorer] = {}
@@ -56,7 +55,7 @@ class Scorer:
 
     def score(self, rows: pa.RecordBatch | pa.Table) -> pa.Table:
         """Lists for users in the input format of ``model/users.py``: top_k rows a user (fewer only if the catalogue
-        has fewer), ranks from 1, ties by item_id. Users without history get the fresh and popular list, marked cold.
+        has fewer), ranks from 1, ties by item_id. Users without history get the newcomers' list, marked cold.
         """
         table = pa.Table.from_batches([rows]) if isinstance(rows, pa.RecordBatch) else rows
         parts = [self._block(table.slice(at, _BLOCK)) for at in range(0, len(table), _BLOCK)]
@@ -108,20 +107,11 @@ class Scorer:
 
 
 def _cold_list(scorer: Scorer) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Fresh and popular: what leads several trending lists at once (reciprocal rank fusion, Cormack 2009)."""
+    """Items, scores and reasons of the ranking that served newcomers best where the model was trained."""
     prepared = scorer.prepared
-    state, shared = prepared.moment.state, prepared.moment.shared
-    votes: dict[int, float] = {}
-    for name in _COLD_LISTS:
-        for place, item in enumerate(shared[name].tolist()):
-            votes[item] = votes.get(item, 0.0) + 1 / (10 + place)
-    if len(votes) < prepared.top_k:
-        able = np.flatnonzero(state.available)
-        for item in able[np.argsort(-state.column("item_decayed_28d")[able], kind="stable")][: prepared.top_k].tolist():
-            votes.setdefault(item, 0.0)
-    best = sorted(votes.items(), key=lambda v: (-round(v[1], _DECIMALS), v[0]))[: prepared.top_k]
-    item = np.array([i for i, _ in best], np.int64)
+    state = prepared.moment.state
+    item, score = newcomers.ranking(prepared.bundle.newcomers, prepared.moment.shared, state, prepared.top_k)
     today, week = (np.expm1(state.column(c.item_sales(w))) for w in ("1d", "7d"))
     new = np.expm1(state.column("item_age_days")) < 7
     why = [("new and " if new[i] else "") + reasons.popular(today[i], week[i]) for i in item]
-    return item, np.array([round(v, _DECIMALS) for _, v in best]), np.array(why, object)
+    return item, score, np.array(why, object)

@@ -30,6 +30,7 @@ from model.item_temporal import ItemTable
 from model.labels import anchor_labels
 from model.neighbors import build_neighbors
 from model.network import Encoder
+from model.newcomers import FUSED, best_ranking
 from model.ranker_training import AnchorSlates, RankerTrainer, collect
 from model.recommend import Ranker
 from model.signals import signal_names
@@ -49,6 +50,8 @@ class Trained:
     basis: np.ndarray
     """Tastes as of as_of (model/audience.py), aligned with the catalogue."""
     settings: Settings
+    newcomers: str = FUSED
+    """Name of the ranking for whoever has no history (model/newcomers.py)."""
     history: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
 
@@ -110,6 +113,9 @@ def train(spec: TrainSpec, world: World, tell: bool = True) -> Trained:
     basis = item_basis(events, len(catalogue), settings.training.seed)
     result = Trained(encoder, ranker, catalogue, table, sold, basis, settings)
     slates = _walk(spec, trainer, events, result, clock)
+    seen = [(anchor.moment.state, anchor.moment.shared) for anchor in slates]
+    result.newcomers, result.history["newcomers"] = best_ranking(seen, events, spec.horizon_us)
+    clock.done(f"list of newcomers: {result.newcomers}", ndcg=result.history["newcomers"][result.newcomers])
     table.know(sold)
     _fit_ranker(slates, RankerTrainer(ranker, settings, world, budget), result, clock)
     result.metrics["seconds"] = budget.used()
