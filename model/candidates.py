@@ -21,8 +21,9 @@ from model.item_temporal import ItemTable
 from model.neighbors import Neighbors, neighbor_scores
 from model.network import Encoder
 from model.pairs import Pairs
+from model.retrieval import top_of_catalogue
 from model.signals import RetrievalParts, build_signals
-from model.slate import Slates, build_slates, seen_pairs, shared_lists, top_of_catalogue
+from model.slate import Slates, build_slates, seen_pairs, shared_lists
 from model.users import UserBatch
 
 _NEIGHBOR_EVENTS = 50

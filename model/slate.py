@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from conf import columns as c
 from conf.settings import Slate as SlateSettings
@@ -64,29 +63,6 @@ def _best(value: np.ndarray, most: int) -> np.ndarray:
     bound = -np.partition(-value, most - 1)[most - 1]
     near = np.flatnonzero(value >= bound)
     return near[np.argsort(-value[near], kind="stable")][:most]
-
-
-@torch.no_grad()
-def top_of_catalogue(
-    x_BD: torch.Tensor, y_ID: torch.Tensor, bias_I: torch.Tensor, extra: Pairs | None, barred: Pairs | None, most: int
-) -> np.ndarray:
-    """Exact top ``most`` of x·y + bias (+ extra of a pair) over all items, equals in the order of items; (B, most).
-
-    ``bias_I`` is -inf where an item may not be recommended; ``barred`` pairs are left out; -1 where nothing is left.
-    """
-    if not most:
-        return np.zeros((len(x_BD), 0), np.int64)
-    score = torch.addmm(bias_I[None, :], x_BD, y_ID.T)
-    if extra is not None:
-        score.view(-1).index_add_(0, torch.from_numpy(extra.keys), torch.from_numpy(extra.values[:, 0]).float())
-    if barred is not None:
-        score.view(-1)[torch.from_numpy(barred.keys)] = -torch.inf
-    most = min(most, score.shape[1])
-    best = score.topk(most, dim=1)
-    value, item = best.values.numpy(), best.indices.numpy()
-    order = np.lexsort((item, -value), axis=1)
-    item = np.take_along_axis(item, order, 1)
-    return np.where(np.isfinite(np.take_along_axis(value, order, 1)), item, -1)
 
 
 def build_slates(

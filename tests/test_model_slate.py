@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
-from hypothesis import given
-from hypothesis import settings as limits
-from hypothesis import strategies as st
 
 from model.pairs import Pairs
 from model.signals import _reciprocal_rank, _standardise
-from model.slate import SOURCES, _unite, top_of_catalogue
+from model.slate import SOURCES, _unite
 
 
 def pairs(rows: list[tuple[int, int, float]], items: int) -> Pairs:
@@ -33,28 +29,6 @@ def test_an_item_from_two_sources_is_in_the_slate_once_with_both_bits() -> None:
     assert slates.item.tolist() == [[2, 5]]
     assert slates.source.tolist() == [[1, 5]]
     assert slates.from_source(SOURCES[2]).tolist() == [[False, True]]
-
-
-@limits(max_examples=60, deadline=None)
-@given(st.integers(0, 10_000))
-def test_the_top_of_the_catalogue_is_that_of_brute_force(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    users, items, width, most = 3, 17, 2, 6
-    x, y = (rng.integers(-2, 3, (n, width)).astype(np.float32) for n in (users, items))
-    bias = np.where(rng.random(items) < 0.3, -np.inf, rng.integers(0, 2, items)).astype(np.float32)
-    extra = pairs(
-        [(u, i, 3.0) for u in range(users) for i in range(items) if rng.random() < 0.1] or [(0, 0, 0.0)], items
-    )
-    barred = pairs(
-        [(u, i, 1.0) for u in range(users) for i in range(items) if rng.random() < 0.3] or [(0, 0, 1.0)], items
-    )
-    got = top_of_catalogue(*(torch.from_numpy(a) for a in (x, y, bias)), extra, barred, most)
-    for u in range(users):
-        score = x[u] @ y.T + bias + [extra.look_up(np.full((users, 1), i))[u, 0, 0] for i in range(items)]
-        score = np.where(barred.find(np.tile(np.arange(items), (users, 1)))[1][u], -np.inf, score)
-        fit = [i for i in np.lexsort((np.arange(items), -score)) if np.isfinite(score[i])][:most]
-        # Which of several equal items is cut at the end is open; the scores are not.
-        assert [score[i] for i in got[u] if i >= 0] == [score[i] for i in fit]
 
 
 def test_reciprocal_ranks_of_equals_are_equal() -> None:

@@ -18,7 +18,8 @@ from protocol import ITEM, TIME, USER, Lists, Log, Split
 
 from conf.settings import Training as defaults
 from model.predict import Scorer
-from model.slate import seen_pairs, top_of_catalogue
+from model.retrieval import top_of_catalogue
+from model.slate import seen_pairs
 from model.users import UserBatch
 
 DAY = pd.Timedelta("1D")
