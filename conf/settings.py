@@ -189,6 +189,11 @@ class Scoring(_Node):
 
     batch_users: Positive = 512
     max_shrink: Share = Field(0.5, description="a nightly batch with this share fewer users than the last is refused")
+    trending_change: Share | None = Field(
+        None,
+        description="an hour lists anew whom it showed lists of a moment since when more than this share of the top_k trending items "
+        "(available, by sales decayed with half-life 1d) has changed. Not set: it does not, for that may be everyone",
+    )
 
 
 class Evaluation(_Node):

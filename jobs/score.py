@@ -1,6 +1,7 @@
 """Features and the champion -> ``recommendations`` (all history) and ``recommendations_latest`` (what to show now).
 
-Nightly: everyone, and the list of user ``*`` for whoever has no visible history. Hourly: users with new events.
+Nightly: everyone. Hourly: users with new events, and those whose shown lists are stale. Both: the list of user ``*``, for whoever
+has no visible history.
 A batch is scored, checked, written, and only then shown; a check that fails publishes nothing.
 """
 
@@ -75,9 +76,7 @@ def known_users(warehouse: Warehouse, as_of: datetime) -> DataFrame:
 
 
 def _users(context: Context) -> DataFrame:
-    users = known_users(context.warehouse, context.as_of)
-    if context.mode == "nightly":
-        users = with_everyone_else(users, context.as_of)
+    users = with_everyone_else(known_users(context.warehouse, context.as_of), context.as_of)
     return users.repartition(context.spark.sparkContext.defaultParallelism, c.USER_ID).sortWithinPartitions(c.USER_ID)
 
 
