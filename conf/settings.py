@@ -188,7 +188,14 @@ class Scoring(_Node):
     """How lists are made and checked."""
 
     batch_users: Positive = 512
-    max_shrink: Share = Field(0.5, description="a nightly batch with this share fewer users than the last is refused")
+    max_unserved: Share = Field(0.01, description="a batch that leaves more than this share of its users without a list is refused")
+    max_shrink: Share = Field(0.5, description="a nightly batch with lists for this share fewer users than are shown one is refused")
+    max_coverage_shrink: Share = Field(0.5, description="so is one that lists this share fewer different items than are shown")
+    max_turnover: Share | None = Field(
+        None,
+        description="so is one where more than this share of places has an item that its user is not shown now. Not set: not asked, "
+        "for news turns over whole in a day and groceries hardly at all",
+    )
     trending_change: Share | None = Field(
         None,
         description="an hour lists anew whom it showed lists of a moment since when more than this share of the top_k trending items "

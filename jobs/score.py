@@ -29,6 +29,8 @@ from jobs import cli
 from jobs.build_features import at, sorted_by_key
 from jobs.checks import check_batch
 from jobs.cli import Context
+from jobs.errors import DataQualityError
+from jobs.leases import retried
 from jobs.models import prepared, usable
 from jobs.progress import console, step
 from jobs.publish import publish
@@ -59,14 +61,21 @@ def score(context: Context) -> None:
             batch = sorted_by_key(RECOMMENDATIONS, _listed(context, scored(users, catalogue), model.version)).persist()
             try:
                 with step(context.spark, "score and check"):
-                    run.counts |= check_batch(context, batch)
+                    run.counts |= check_batch(context, batch, users.count())
                 with step(context.spark, "write recommendations"):
                     mine = f"{at([context.as_of])} AND {c.MODE} = '{context.mode}'"
-                    run.counts["rows"] = warehouse.replace(RECOMMENDATIONS, batch, mine)
+                    _need_all(warehouse.replace(RECOMMENDATIONS, batch, mine), run.counts["rows"])
                 with step(context.spark, "publish recommendations_latest"):
-                    run.message = publish(context, batch)
+                    run.message = retried(RECOMMENDATIONS_LATEST, lambda: publish(context, batch))
             finally:
                 batch.unpersist()
+
+
+def _need_all(written: int, checked: int) -> None:
+    if written != checked:
+        raise DataQualityError(
+            f"{written:,} rows were written to {RECOMMENDATIONS.name} and {checked:,} were checked; nothing was published; run score again"
+        )
 
 
 def known_users(warehouse: Warehouse, as_of: datetime) -> DataFrame:

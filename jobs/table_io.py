@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
-import tempfile
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from functools import reduce
@@ -13,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from delta.tables import DeltaTable
-from filelock import FileLock, Timeout
 from py4j.java_gateway import JavaObject
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -23,7 +20,8 @@ from conf import columns as c
 from conf.settings import Settings
 from features.contracts import Table
 from features.windows import from_micros
-from jobs.errors import BusyError, DataQualityError, UsageError
+from jobs.errors import DataQualityError
+from jobs.leases import lease, retried
 
 SCHEMA_VERSION = 1
 _PROPERTIES = {
@@ -180,7 +178,7 @@ class Warehouse:
 
     def append(self, table: Table, frame: DataFrame) -> int:
         """Add rows. Returns how many."""
-        return self._write(table, frame, "append", None)
+        return retried(table, lambda: self._write(table, frame, "append", None))
 
     def overwrite(self, table: Table, frame: DataFrame) -> int:
         """Replace the whole table in one commit. Returns how many rows it has now."""
@@ -196,7 +194,7 @@ class Warehouse:
         writer = writer.mode(mode).option("userMetadata", self._metadata())
         if where:
             writer = writer.option("replaceWhere", where)
-        with self._lock(table, 60):
+        with lease(self.settings, [table], 60):
             writer.saveAsTable(self._name(table)) if self.settings.catalog else writer.save(self.path(table))
             return self._committed(table)
 
@@ -208,7 +206,7 @@ class Warehouse:
         self.create(table)
         on = " AND ".join(f"t.{key} = s.{key}" for key in table.key)
         values: dict[str, Any] = {column: f"s.{column}" for column in table.column_names}
-        with self._lock(table, 60), self._session_metadata():
+        with lease(self.settings, [table], 60), self._session_metadata():
             merge = self._delta(table).alias("t").merge(source.alias("s"), on)
             merge = merge.whenMatchedDelete(gone).whenMatchedUpdate(set=values)
             merge.whenNotMatchedInsert(f"NOT ({gone})", values=values).execute()
@@ -228,7 +226,7 @@ class Warehouse:
             builder = builder.property("delta.enableChangeDataFeed", "true").property("delta.minWriterVersion", "4")
         if table.partition_by:
             builder = builder.partitionedBy(*table.partition_by)
-        with self._lock(table, 60):
+        with lease(self.settings, [table], 60):
             builder.execute()
         self._checked.add(table.name)
 
@@ -255,37 +253,8 @@ class Warehouse:
     @contextlib.contextmanager
     def lease(self, tables: Sequence[Table]) -> Iterator[None]:
         """Hold the tables for the length of a job. Raises BusyError at once when another process has one."""
-        with contextlib.ExitStack() as stack:
-            for table in sorted(tables, key=lambda t: t.name):
-                stack.enter_context(self._lock(table, 0))
+        with lease(self.settings, tables):
             yield
-
-    @contextlib.contextmanager
-    def _lock(self, table: Table, seconds: float) -> Iterator[None]:
-        # Delta on file:// does not protect two JVMs from each other; a lock file does, on one machine.
-        lock = FileLock(self._lock_file(table), is_singleton=True)
-        try:
-            with lock.acquire(timeout=seconds):
-                yield
-        except Timeout:
-            raise BusyError(
-                f"table {table.name} is being written by another run ({lock.lock_file}); try again later"
-            ) from None
-
-    def _lock_file(self, table: Table) -> Path:
-        root = self.settings.warehouse
-        if "://" in root or self.settings.catalog:
-            key = hashlib.sha256(f"{root} {self.settings.catalog}".encode()).hexdigest()[:16]
-            folder = Path(tempfile.gettempdir()) / f"kairos-locks-{key}"
-        else:
-            folder = Path(root).absolute() / ".locks"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UsageError(
-                f"cannot make the lock folder {folder}: {error.strerror}; check warehouse in the settings"
-            ) from error
-        return folder / f"{table.name}.lock"
 
 
 def schema(table: Table) -> StructType:
