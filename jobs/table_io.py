@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ _PROPERTIES = {
     "delta.minWriterVersion": "2",
     "kairos.schemaVersion": str(SCHEMA_VERSION),
 }
+_VACUUM_CHECK = "spark.databricks.delta.retentionDurationCheck.enabled"
 _METADATA_CONF = "spark.databricks.delta.commitInfo.userMetadata"
 
 
@@ -60,18 +61,19 @@ class Warehouse:
         root = self.settings.warehouse
         return f"{root.rstrip('/')}/{table.name}" if "://" in root else str(Path(root).absolute() / table.name)
 
-    def _name(self, table: Table) -> str:
+    def sql_name(self, table: Table) -> str:
+        """The table as SQL names it."""
         return f"{self.settings.catalog}.{table.name}" if self.settings.catalog else f"delta.`{self.path(table)}`"
 
     def _delta(self, table: Table) -> DeltaTable:
         if self.settings.catalog:
-            return DeltaTable.forName(self.spark, self._name(table))
+            return DeltaTable.forName(self.spark, self.sql_name(table))
         return DeltaTable.forPath(self.spark, self.path(table))
 
     def exists(self, table: Table) -> bool:
         """Whether the table has been created."""
         if self.settings.catalog:
-            return self.spark.catalog.tableExists(self._name(table))
+            return self.spark.catalog.tableExists(self.sql_name(table))
         return DeltaTable.isDeltaTable(self.spark, self.path(table))
 
     def version(self, table: Table) -> int:
@@ -114,7 +116,7 @@ class Warehouse:
         version = self.version(table) if version is None else version
         self.inputs[table.name] = version
         reader = self.spark.read.format("delta").option("versionAsOf", version)
-        frame = reader.table(self._name(table)) if self.settings.catalog else reader.load(self.path(table))
+        frame = reader.table(self.sql_name(table)) if self.settings.catalog else reader.load(self.path(table))
         return frame.select(*table.column_names)
 
     def added_since(self, table: Table, version: int) -> DataFrame:
@@ -128,7 +130,7 @@ class Warehouse:
             return self.read(table, version).limit(0)
         reader = self.spark.read.format("delta").option("readChangeFeed", "true").option("startingVersion", version + 1)
         reader = reader.option("endingVersion", newest)
-        feed = reader.table(self._name(table)) if self.settings.catalog else reader.load(self.path(table))
+        feed = reader.table(self.sql_name(table)) if self.settings.catalog else reader.load(self.path(table))
         if not feed.where("_change_type <> 'insert'").isEmpty():
             raise DataQualityError(
                 f"rows of table {table.name} at {self._where(table)} were changed or deleted after version {version}; "
@@ -150,7 +152,7 @@ class Warehouse:
         return {from_micros(row["us"]) for row in rows.where(F.col("count") == len(tables)).collect()}
 
     def _where(self, table: Table) -> str:
-        return self._name(table) if self.settings.catalog else self.path(table)
+        return self.sql_name(table) if self.settings.catalog else self.path(table)
 
     def _check_schema(self, table: Table) -> None:
         if table.name in self._checked:
@@ -195,7 +197,7 @@ class Warehouse:
         if where:
             writer = writer.option("replaceWhere", where)
         with lease(self.settings, [table], 60):
-            writer.saveAsTable(self._name(table)) if self.settings.catalog else writer.save(self.path(table))
+            writer.saveAsTable(self.sql_name(table)) if self.settings.catalog else writer.save(self.path(table))
             return self._committed(table)
 
     def merge(self, table: Table, source: DataFrame, gone: str) -> None:
@@ -212,13 +214,40 @@ class Warehouse:
             merge.whenNotMatchedInsert(f"NOT ({gone})", values=values).execute()
             self._committed(table)
 
+    def delete(self, table: Table, where: str) -> None:
+        """Delete the rows that match ``where`` in one commit. Their files stay until ``vacuum``."""
+        with lease(self.settings, [table], 60), self._session_metadata():
+            retried(table, lambda: self._delta(table).delete(where))
+            self._committed(table)
+
+    def optimize(self, table: Table) -> int:
+        """Join small files in one commit that changes no row. Returns how many were joined."""
+        with lease(self.settings, [table], 60), self._session_metadata():
+            told = retried(table, lambda: self._delta(table).optimize().executeCompaction().first())
+            self._committed(table)
+        return int(told["metrics"]["numFilesRemoved"])  # type: ignore[index]
+
+    def vacuum(self, table: Table, age: timedelta, dry_run: bool = False) -> int:
+        """Delete the files that no version younger than ``age`` needs. Returns how many there are; with ``dry_run``, that is all."""
+        statement = f"VACUUM {self.sql_name(table)} RETAIN {age.total_seconds() / 3600} HOURS"
+        kept = self.spark.conf.get(_VACUUM_CHECK, "true")
+        self.spark.conf.set(_VACUUM_CHECK, "false")  # Delta's own limit is a week; ours is a setting (jobs/maintain.py)
+        try:
+            found = self.spark.sql(f"{statement} DRY RUN").count()
+            if found and not dry_run:
+                with lease(self.settings, [table], 60):
+                    self.spark.sql(statement)
+            return found
+        finally:
+            self.spark.conf.set(_VACUUM_CHECK, str(kept))
+
     def create(self, table: Table) -> None:
         """Create the table from its contract where it does not exist, with comments and reader version 1."""
         if self.exists(table):
             self._check_schema(table)
             return
         builder = DeltaTable.createIfNotExists(self.spark)
-        builder = builder.tableName(self._name(table)) if self.settings.catalog else builder.location(self.path(table))
+        builder = builder.tableName(self.sql_name(table)) if self.settings.catalog else builder.location(self.path(table))
         builder = builder.comment(f"{table.row} (owner: {table.owner})").addColumns(schema(table))
         for key, value in _PROPERTIES.items():
             builder = builder.property(key, value)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -17,38 +16,20 @@ import yaml
 from pyspark.errors import PySparkException
 from pyspark.sql import functions as F
 
-from conf.load import from_tree
 from features.contracts import RECOMMENDATIONS, RECOMMENDATIONS_LATEST, RUNS
 from jobs import leases
-from jobs.build_features import build
 from jobs.errors import BusyError, DataQualityError, UsageError
-from jobs.ingest import ingest
 from jobs.rollback import rollback
 from jobs.score import score
 
 pytestmark = [pytest.mark.spark, pytest.mark.slow]
 ROOT = Path(__file__).parents[1]
-NEXT = shop.NIGHT + timedelta(days=1)
-
-
-@pytest.fixture(scope="module")
-def built(spark, tmp_path_factory):
-    """Features of two nights and of an hour after each; no lists yet."""
-    folder = tmp_path_factory.mktemp("built")
-    shop.events(n=600).to_csv(folder / "log.csv", index=False)
-    context = shop.context(spark, shop.settings(folder))
-    ingest(context)
-    for night in (shop.NIGHT, NEXT):
-        build(replace(context, as_of=night), backfill=False)
-        build(replace(context, as_of=night + timedelta(hours=6), mode="hourly"), backfill=False)
-    return context
+NEXT = shop.NEXT
 
 
 @pytest.fixture
-def night(built, tmp_path):
-    shutil.copytree(built.settings.warehouse, tmp_path / "warehouse")
-    tree = built.settings.resolved() | {"warehouse": str(tmp_path / "warehouse")}
-    return shop.context(built.spark, from_tree(tree))
+def night(built_shop, tmp_path):
+    return shop.copied(built_shop, tmp_path)
 
 
 def run(context, moment, mode, salt="1", **kind):
@@ -90,12 +71,12 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_batch_with_a_fault_is_not_shown_and_not_kept(built, fault):
+def test_a_batch_with_a_fault_is_not_shown_and_not_kept(built_shop, fault):
     spoil, told = FAULTS[fault]
     with pytest.raises(DataQualityError, match=told):
-        run(built, shop.NIGHT, "nightly", spoil=spoil)
-    assert not built.warehouse.exists(RECOMMENDATIONS) and not built.warehouse.exists(RECOMMENDATIONS_LATEST)
-    failed = built.warehouse.read(RUNS).where("job = 'score'").orderBy(F.desc("started_ts")).first()
+        run(built_shop, shop.NIGHT, "nightly", spoil=spoil)
+    assert not built_shop.warehouse.exists(RECOMMENDATIONS) and not built_shop.warehouse.exists(RECOMMENDATIONS_LATEST)
+    failed = built_shop.warehouse.read(RUNS).where("job = 'score'").orderBy(F.desc("started_ts")).first()
     assert failed.status == "failed" and "nothing was published" in failed.message
 
 
