@@ -232,6 +232,16 @@ class Tuning(_Node):
     max_seconds: Positive = Field(14_400, description="begin no further trial after this")
 
 
+class Maintenance(_Node):
+    """How long what is old is kept (jobs/maintain.py). Never deleted: what training, judging and the lists on show need."""
+
+    features: Duration = Field(timedelta(days=90), description="feature tables, before --as-of")
+    recommendations: Duration = Field(timedelta(days=365), description="batches of lists, before --as-of")
+    vacuum_retention: Duration = Field(
+        timedelta(days=7), description="files of earlier versions, by the clock; longer than any reader or run takes"
+    )
+
+
 class Spark(_Node):
     """The session, when this process starts it. Under spark-submit the submit command decides."""
 
@@ -273,6 +283,7 @@ class Settings(_Node):
     scoring: Scoring = Scoring()  # type: ignore[call-arg]
     evaluation: Evaluation = Evaluation()  # type: ignore[call-arg]
     tuning: Tuning = Tuning()  # type: ignore[call-arg]
+    maintenance: Maintenance = Maintenance()  # type: ignore[call-arg]
     spark: Spark = Spark()
     mlflow: Mlflow = Mlflow()  # type: ignore[call-arg]
 

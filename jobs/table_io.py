@@ -29,7 +29,11 @@ _PROPERTIES = {
     "delta.minWriterVersion": "2",
     "kairos.schemaVersion": str(SCHEMA_VERSION),
 }
-_VACUUM_CHECK = "spark.databricks.delta.retentionDurationCheck.enabled"
+# Delta's own limit is a week; ours is a setting (jobs/maintain.py). Spark lists folders with 10,000 tasks otherwise.
+_VACUUM = {
+    "spark.databricks.delta.retentionDurationCheck.enabled": "false",
+    "spark.sql.sources.parallelPartitionDiscovery.parallelism": "64",
+}
 _METADATA_CONF = "spark.databricks.delta.commitInfo.userMetadata"
 
 
@@ -230,8 +234,9 @@ class Warehouse:
     def vacuum(self, table: Table, age: timedelta, dry_run: bool = False) -> int:
         """Delete the files that no version younger than ``age`` needs. Returns how many there are; with ``dry_run``, that is all."""
         statement = f"VACUUM {self.sql_name(table)} RETAIN {age.total_seconds() / 3600} HOURS"
-        kept = self.spark.conf.get(_VACUUM_CHECK, "true")
-        self.spark.conf.set(_VACUUM_CHECK, "false")  # Delta's own limit is a week; ours is a setting (jobs/maintain.py)
+        kept = {name: self.spark.conf.get(name, None) for name in _VACUUM}
+        for name, value in _VACUUM.items():
+            self.spark.conf.set(name, value)
         try:
             found = self.spark.sql(f"{statement} DRY RUN").count()
             if found and not dry_run:
@@ -239,7 +244,8 @@ class Warehouse:
                     self.spark.sql(statement)
             return found
         finally:
-            self.spark.conf.set(_VACUUM_CHECK, str(kept))
+            for name, was in kept.items():
+                self.spark.conf.unset(name) if was is None else self.spark.conf.set(name, was)
 
     def create(self, table: Table) -> None:
         """Create the table from its contract where it does not exist, with comments and reader version 1."""
@@ -276,8 +282,6 @@ class Warehouse:
             yield
         finally:
             self.spark.conf.unset(_METADATA_CONF)
-
-    # -- one writer at a time ------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
     def lease(self, tables: Sequence[Table]) -> Iterator[None]:
