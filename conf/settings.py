@@ -188,7 +188,19 @@ class Scoring(_Node):
     """How lists are made and checked."""
 
     batch_users: Positive = 512
-    max_shrink: Share = Field(0.5, description="a nightly batch with this share fewer users than the last is refused")
+    max_unserved: Share = Field(0.01, description="a batch that leaves more than this share of its users without a list is refused")
+    max_shrink: Share = Field(0.5, description="a nightly batch with lists for this share fewer users than are shown one is refused")
+    max_coverage_shrink: Share = Field(0.5, description="so is one that lists this share fewer different items than are shown")
+    max_turnover: Share | None = Field(
+        None,
+        description="so is one where more than this share of places has an item that its user is not shown now. Not set: not asked, "
+        "for news turns over whole in a day and groceries hardly at all",
+    )
+    trending_change: Share | None = Field(
+        None,
+        description="an hour lists anew whom it showed lists of a moment since when more than this share of the top_k trending items "
+        "(available, by sales decayed with half-life 1d) has changed. Not set: it does not, for that may be everyone",
+    )
 
 
 class Evaluation(_Node):
@@ -218,6 +230,16 @@ class Tuning(_Node):
     parallel: Positive = Field(1, description="processes, each with its part of the cores; each needs the memory of a training")
     windows: Positive = Field(2, description="newest anchors that are held out and judged")
     max_seconds: Positive = Field(14_400, description="begin no further trial after this")
+
+
+class Maintenance(_Node):
+    """How long what is old is kept (jobs/maintain.py). Never deleted: what training, judging and the lists on show need."""
+
+    features: Duration = Field(timedelta(days=90), description="feature tables, before --as-of")
+    recommendations: Duration = Field(timedelta(days=365), description="batches of lists, before --as-of")
+    vacuum_retention: Duration = Field(
+        timedelta(days=7), description="files of earlier versions, by the clock; longer than any reader or run takes"
+    )
 
 
 class Spark(_Node):
@@ -261,6 +283,7 @@ class Settings(_Node):
     scoring: Scoring = Scoring()  # type: ignore[call-arg]
     evaluation: Evaluation = Evaluation()  # type: ignore[call-arg]
     tuning: Tuning = Tuning()  # type: ignore[call-arg]
+    maintenance: Maintenance = Maintenance()  # type: ignore[call-arg]
     spark: Spark = Spark()
     mlflow: Mlflow = Mlflow()  # type: ignore[call-arg]
 

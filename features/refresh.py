@@ -20,14 +20,14 @@ def leaving_month(before: DataFrame, night: datetime, as_of: datetime) -> DataFr
     return between(before, night - month, as_of - month).select(*_PAIR).distinct()
 
 
-def asked_histories(before: DataFrame, new: DataFrame, leaving: DataFrame) -> DataFrame:
-    """The events ``before`` of every user with a ``new`` one, and those of the pairs that are ``leaving``: one pass over the log.
+def asked_histories(before: DataFrame, asked: DataFrame, leaving: DataFrame, few: bool = True) -> DataFrame:
+    """The events ``before`` of every user who is ``asked``, and those of the pairs that are ``leaving``: one pass over the log.
 
-    Users come first, because a look at one short id spares most rows the second.
+    Users come first, because a look at one short id spares most rows the second. ``few``: the users fit into each executor.
     """
-    acted = new.select(c.USER_ID, F.lit(True).alias("acted")).unionByName(leaving.select(c.USER_ID, F.lit(False).alias("acted")))
+    acted = asked.select(c.USER_ID, F.lit(True).alias("acted")).unionByName(leaving.select(c.USER_ID, F.lit(False).alias("acted")))
     users = acted.groupBy(c.USER_ID).agg(F.bool_or("acted").alias("acted"))
     pairs = leaving.withColumn("leaves", F.lit(True))
-    of_users = before.join(F.broadcast(users), on=c.USER_ID, how="inner")
+    of_users = before.join(F.broadcast(users) if few else users, on=c.USER_ID, how="inner")
     told = of_users.join(F.broadcast(pairs), on=_PAIR, how="left").where("acted OR leaves")
     return told.select(*before.columns)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
 from conf import columns as c
@@ -13,6 +13,19 @@ from conf import columns as c
 def listed(rows: DataFrame, *key: str) -> DataFrame:
     """One row a key: items, best first, of rows with rank and item_id."""
     return rows.groupBy(*key).agg(F.sort_array(F.collect_list(F.struct(c.RANK, c.ITEM_ID)))[c.ITEM_ID].alias("items"))
+
+
+def shown_at(recommendations: DataFrame, as_of: datetime) -> DataFrame:
+    """The rows of ``recommendations`` that were on show at as_of: each user's newest list since the newest night, that night's included.
+
+    Whom that night does not know is shown the list of ``*``, as in ``recommendations_latest``. An hour at the moment of a night
+    is shown in its place.
+    """
+    made = recommendations.where(F.col(c.AS_OF_TS) <= F.lit(as_of))
+    night = made.where(F.col(c.MODE) == "nightly").agg(F.max(c.AS_OF_TS).alias("night"))
+    lately = made.join(F.broadcast(night), F.col(c.AS_OF_TS) >= F.col("night"), "left_semi")
+    newest = Window.partitionBy(c.USER_ID).orderBy(F.desc(c.AS_OF_TS), c.MODE)
+    return lately.withColumn("age", F.rank().over(newest)).where("age = 1").drop("age")
 
 
 def lists_on_record(recommendations: DataFrame, judged: DataFrame, as_of: datetime, depth: int) -> DataFrame:

@@ -1,13 +1,14 @@
 """``events`` and ``items`` -> the feature tables at an as_of, and at past anchors where training needs them.
 
 Nightly: every user with a visible history. ``build(…, backfill=True)`` adds the past anchors that are not there yet, in the
-same pass. Hourly: the users with events that the newest full night did not know, from their whole histories; and all items,
-since they age, from the night's sums and what is new (features/item_sums.py). An hour is a partition of its own that is
+same pass. Hourly: the users with events that the newest full night did not know and those whose shown lists are stale
+(jobs/stale.py), from their whole histories; and all items, since they age, from the night's sums and what is new (features/item_sums.py). An hour is a partition of its own that is
 replaced in one commit, so that it can be run again at any time, before or after other hours.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 
 from pyspark.sql import DataFrame
@@ -42,6 +43,10 @@ from jobs.errors import DataQualityError
 from jobs.nights import since_night
 from jobs.progress import console, step
 from jobs.run_log import Run, recorded
+from jobs.stale import stale_users
+
+#: So many user ids are sent whole to each executor, and no more.
+_FEW = 1_000_000
 
 
 def build_features(context: Context) -> None:
@@ -92,17 +97,22 @@ def _write_night(context: Context, run: Run, events: DataFrame, items: DataFrame
 def _write_hour(context: Context, run: Run, items: DataFrame) -> None:
     hour = since_night(context.warehouse, context.as_of)
     moments, span, new = [context.as_of], (hour.night, context.as_of), hour.new.persist()
+    hour = replace(hour, new=new)
     leaving = leaving_month(hour.before, *span).persist()
-    histories = asked_histories(hour.before, new, leaving).persist()
+    stale = stale_users(context, hour, items).persist()
+    kept = [new, leaving, stale]
     try:
         with step(context.spark, "read what is new"):
-            run.counts["new_events"] = new.count()
-        users = new.select(c.USER_ID).distinct()
+            run.counts |= {"new_events": new.count(), "stale_lists": stale.count()}
+        users = new.select(c.USER_ID).unionByName(stale).distinct()
+        few = run.counts["new_events"] + run.counts["stale_lists"] <= _FEW
+        histories = asked_histories(hour.before, users, leaving, few).persist()
+        kept.append(histories)
         _write_users(context, run, histories.unionByName(new), items, moments, users)
         sums = refreshed_item_sums(hour.sums, hour.before, new, *span, histories)
         _write(context, run, ITEM_TEMPORAL, item_temporal(sums, items, moments), moments)
     finally:
-        for frame in (histories, leaving, new):
+        for frame in kept:
             frame.unpersist()
 
 

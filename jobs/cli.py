@@ -45,6 +45,7 @@ class Context:
 
 
 Body = Callable[[Context], None]
+NO_MOMENT = datetime.min.replace(tzinfo=UTC)
 
 
 def parse_as_of(text: str) -> datetime:
@@ -75,10 +76,13 @@ def main(name: str, body: Body, summary: str, modes: bool = False) -> None:
     app()
 
 
-def run(body: Body, name: str, settings_file: Path, as_of: str, mode: str, dry_run: bool) -> int:
-    """Run a job's body in a session of its own. Returns the exit code; failures are one line on stderr."""
+def run(body: Body, name: str, settings_file: Path, as_of: str | None, mode: str, dry_run: bool) -> int:
+    """Run a job's body in a session of its own. Returns the exit code; failures are one line on stderr.
+
+    ``as_of`` is None for a job that speaks for no moment; its context has the first moment there is.
+    """
     try:
-        settings, moment = load(settings_file), parse_as_of(as_of)
+        settings, moment = load(settings_file), NO_MOMENT if as_of is None else parse_as_of(as_of)
         spark = open_session(settings.spark, f"kairos-{settings.domain}-{name}")
     except SettingsError as error:
         return fail(name, UsageError(str(error)))

@@ -1,4 +1,4 @@
-"""The hour: ingest what is new, refresh features and lists of those who acted since the last full night."""
+"""The hour: ingest what is new, refresh features and lists of those who acted since the last full night or whose lists are stale."""
 
 from __future__ import annotations
 
@@ -25,4 +25,4 @@ def hourly(context: Context) -> None:
 
 
 if __name__ == "__main__":
-    cli.main("hourly", hourly, "Refresh the lists of those who acted since the last night.")
+    cli.main("hourly", hourly, "Refresh the lists of those who acted since the last night, and stale ones.")

@@ -110,7 +110,7 @@ def _ingest_items(context: Context, run: Run, catalogue: dict[str, int]) -> None
     spark, settings, warehouse = context.spark, context.settings, context.warehouse
     events = warehouse.read(EVENTS)
     row = {"read": 0, "rejected": 0}
-    known = rejected = None
+    known = rejected = rows = None
     if settings.source.items:
         raw = sources.read(spark, settings.source.items, catalogue)
         asked = judges(ITEM_CHECKS, settings.source.items, settings.ingest)
@@ -118,10 +118,15 @@ def _ingest_items(context: Context, run: Run, catalogue: dict[str, int]) -> None
         row = tally(rows, asked).first().asDict()  # type: ignore[union-attr]
         known, rejected = rules.split_items(rules.judged_items(rows, asked))
         quality.report(run, row, asked, "items", "items_")
-    with step(spark, "write items"):
-        written = warehouse.overwrite(ITEMS, rules.complete_items(known, events).coalesce(2))
-    if rejected is not None and row["rejected"]:
-        _write_rejected(warehouse, ITEMS_REJECTED, rejected, run)
+    try:
+        with step(spark, "write items"):
+            written = warehouse.overwrite(ITEMS, rules.complete_items(known, events).coalesce(2))
+        if rejected is not None and row["rejected"]:
+            _write_rejected(warehouse, ITEMS_REJECTED, rejected, run)
+    finally:
+        if rows is not None:
+            # Else a later reading in this session, of files that were changed in place, would be given these rows again.
+            rows.unpersist()
     run.counts |= {"items_read": row["read"], "items_rejected": row["rejected"], "items_written": written}
 
 

@@ -1,6 +1,7 @@
 """Features and the champion -> ``recommendations`` (all history) and ``recommendations_latest`` (what to show now).
 
-Nightly: everyone, and the list of user ``*`` for whoever has no visible history. Hourly: users with new events.
+Nightly: everyone. Hourly: users with new events, and those whose shown lists are stale. Both: the list of user ``*``, for whoever
+has no visible history.
 A batch is scored, checked, written, and only then shown; a check that fails publishes nothing.
 """
 
@@ -28,6 +29,8 @@ from jobs import cli
 from jobs.build_features import at, sorted_by_key
 from jobs.checks import check_batch
 from jobs.cli import Context
+from jobs.errors import DataQualityError
+from jobs.leases import retried
 from jobs.models import prepared, usable
 from jobs.progress import console, step
 from jobs.publish import publish
@@ -58,14 +61,21 @@ def score(context: Context) -> None:
             batch = sorted_by_key(RECOMMENDATIONS, _listed(context, scored(users, catalogue), model.version)).persist()
             try:
                 with step(context.spark, "score and check"):
-                    run.counts |= check_batch(context, batch)
+                    run.counts |= check_batch(context, batch, users.count())
                 with step(context.spark, "write recommendations"):
                     mine = f"{at([context.as_of])} AND {c.MODE} = '{context.mode}'"
-                    run.counts["rows"] = warehouse.replace(RECOMMENDATIONS, batch, mine)
+                    _need_all(warehouse.replace(RECOMMENDATIONS, batch, mine), run.counts["rows"])
                 with step(context.spark, "publish recommendations_latest"):
-                    run.message = publish(context, batch)
+                    run.message = retried(RECOMMENDATIONS_LATEST, lambda: publish(context, batch))
             finally:
                 batch.unpersist()
+
+
+def _need_all(written: int, checked: int) -> None:
+    if written != checked:
+        raise DataQualityError(
+            f"{written:,} rows were written to {RECOMMENDATIONS.name} and {checked:,} were checked; nothing was published; run score again"
+        )
 
 
 def known_users(warehouse: Warehouse, as_of: datetime) -> DataFrame:
@@ -75,9 +85,7 @@ def known_users(warehouse: Warehouse, as_of: datetime) -> DataFrame:
 
 
 def _users(context: Context) -> DataFrame:
-    users = known_users(context.warehouse, context.as_of)
-    if context.mode == "nightly":
-        users = with_everyone_else(users, context.as_of)
+    users = with_everyone_else(known_users(context.warehouse, context.as_of), context.as_of)
     return users.repartition(context.spark.sparkContext.defaultParallelism, c.USER_ID).sortWithinPartitions(c.USER_ID)
 
 

@@ -15,9 +15,10 @@ from deltalake import DeltaTable
 from deltalake.exceptions import TableNotFoundError
 from rich.table import Table as Grid
 
-from features.contracts import TABLES
+from features.contracts import RECOMMENDATIONS, TABLES
 from jobs.errors import JobError, UsageError
 from jobs.progress import console, fail
+from jobs.queries import shown_at
 
 LIST_OF_USER = """
 SELECT l.rank, coalesce(i.title, l.item_id) AS title, l.reason, l.mode, l.as_of_ts, l.valid_until_ts
@@ -28,7 +29,10 @@ ORDER BY l.rank
 
 
 def connect(warehouse: str) -> duckdb.DuckDBPyConnection:
-    """A DuckDB connection with every table of the warehouse as a view. Raises UsageError when there is none."""
+    """A DuckDB connection with every table of the warehouse as a view, and ``recommendations_asof(ts)``.
+
+    Raises UsageError when there is no table.
+    """
     found = duckdb.connect()
     found.execute("SET TimeZone = 'UTC'")
     for name in TABLES:
@@ -39,6 +43,8 @@ def connect(warehouse: str) -> duckdb.DuckDBPyConnection:
         found.register(name, table.to_pyarrow_dataset())
     if not found.execute("SHOW TABLES").fetchall():
         raise UsageError(f"no table in warehouse {Path(warehouse).absolute()}; run jobs/nightly.py first")
+    if found.execute("SELECT 1 FROM duckdb_views() WHERE view_name = ?", [RECOMMENDATIONS.name]).fetchone():
+        found.execute(f"CREATE MACRO recommendations_asof(ts) AS TABLE {shown_at(RECOMMENDATIONS.name, 'ts')}")
     return found
 
 

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
-import tempfile
 from collections.abc import Iterator, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import reduce
 from pathlib import Path
 from typing import Any
 
 from delta.tables import DeltaTable
-from filelock import FileLock, Timeout
 from py4j.java_gateway import JavaObject
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -23,13 +20,19 @@ from conf import columns as c
 from conf.settings import Settings
 from features.contracts import Table
 from features.windows import from_micros
-from jobs.errors import BusyError, DataQualityError, UsageError
+from jobs.errors import DataQualityError
+from jobs.leases import lease, retried
 
 SCHEMA_VERSION = 1
 _PROPERTIES = {
     "delta.minReaderVersion": "1",
     "delta.minWriterVersion": "2",
     "kairos.schemaVersion": str(SCHEMA_VERSION),
+}
+# Delta's own limit is a week; ours is a setting (jobs/maintain.py). Spark lists folders with 10,000 tasks otherwise.
+_VACUUM = {
+    "spark.databricks.delta.retentionDurationCheck.enabled": "false",
+    "spark.sql.sources.parallelPartitionDiscovery.parallelism": "64",
 }
 _METADATA_CONF = "spark.databricks.delta.commitInfo.userMetadata"
 
@@ -62,18 +65,19 @@ class Warehouse:
         root = self.settings.warehouse
         return f"{root.rstrip('/')}/{table.name}" if "://" in root else str(Path(root).absolute() / table.name)
 
-    def _name(self, table: Table) -> str:
+    def sql_name(self, table: Table) -> str:
+        """The table as SQL names it."""
         return f"{self.settings.catalog}.{table.name}" if self.settings.catalog else f"delta.`{self.path(table)}`"
 
     def _delta(self, table: Table) -> DeltaTable:
         if self.settings.catalog:
-            return DeltaTable.forName(self.spark, self._name(table))
+            return DeltaTable.forName(self.spark, self.sql_name(table))
         return DeltaTable.forPath(self.spark, self.path(table))
 
     def exists(self, table: Table) -> bool:
         """Whether the table has been created."""
         if self.settings.catalog:
-            return self.spark.catalog.tableExists(self._name(table))
+            return self.spark.catalog.tableExists(self.sql_name(table))
         return DeltaTable.isDeltaTable(self.spark, self.path(table))
 
     def version(self, table: Table) -> int:
@@ -116,7 +120,7 @@ class Warehouse:
         version = self.version(table) if version is None else version
         self.inputs[table.name] = version
         reader = self.spark.read.format("delta").option("versionAsOf", version)
-        frame = reader.table(self._name(table)) if self.settings.catalog else reader.load(self.path(table))
+        frame = reader.table(self.sql_name(table)) if self.settings.catalog else reader.load(self.path(table))
         return frame.select(*table.column_names)
 
     def added_since(self, table: Table, version: int) -> DataFrame:
@@ -130,7 +134,7 @@ class Warehouse:
             return self.read(table, version).limit(0)
         reader = self.spark.read.format("delta").option("readChangeFeed", "true").option("startingVersion", version + 1)
         reader = reader.option("endingVersion", newest)
-        feed = reader.table(self._name(table)) if self.settings.catalog else reader.load(self.path(table))
+        feed = reader.table(self.sql_name(table)) if self.settings.catalog else reader.load(self.path(table))
         if not feed.where("_change_type <> 'insert'").isEmpty():
             raise DataQualityError(
                 f"rows of table {table.name} at {self._where(table)} were changed or deleted after version {version}; "
@@ -152,7 +156,7 @@ class Warehouse:
         return {from_micros(row["us"]) for row in rows.where(F.col("count") == len(tables)).collect()}
 
     def _where(self, table: Table) -> str:
-        return self._name(table) if self.settings.catalog else self.path(table)
+        return self.sql_name(table) if self.settings.catalog else self.path(table)
 
     def _check_schema(self, table: Table) -> None:
         if table.name in self._checked:
@@ -180,7 +184,7 @@ class Warehouse:
 
     def append(self, table: Table, frame: DataFrame) -> int:
         """Add rows. Returns how many."""
-        return self._write(table, frame, "append", None)
+        return retried(table, lambda: self._write(table, frame, "append", None))
 
     def overwrite(self, table: Table, frame: DataFrame) -> int:
         """Replace the whole table in one commit. Returns how many rows it has now."""
@@ -196,8 +200,8 @@ class Warehouse:
         writer = writer.mode(mode).option("userMetadata", self._metadata())
         if where:
             writer = writer.option("replaceWhere", where)
-        with self._lock(table, 60):
-            writer.saveAsTable(self._name(table)) if self.settings.catalog else writer.save(self.path(table))
+        with lease(self.settings, [table], 60):
+            writer.saveAsTable(self.sql_name(table)) if self.settings.catalog else writer.save(self.path(table))
             return self._committed(table)
 
     def merge(self, table: Table, source: DataFrame, gone: str) -> None:
@@ -208,11 +212,40 @@ class Warehouse:
         self.create(table)
         on = " AND ".join(f"t.{key} = s.{key}" for key in table.key)
         values: dict[str, Any] = {column: f"s.{column}" for column in table.column_names}
-        with self._lock(table, 60), self._session_metadata():
+        with lease(self.settings, [table], 60), self._session_metadata():
             merge = self._delta(table).alias("t").merge(source.alias("s"), on)
             merge = merge.whenMatchedDelete(gone).whenMatchedUpdate(set=values)
             merge.whenNotMatchedInsert(f"NOT ({gone})", values=values).execute()
             self._committed(table)
+
+    def delete(self, table: Table, where: str) -> None:
+        """Delete the rows that match ``where`` in one commit. Their files stay until ``vacuum``."""
+        with lease(self.settings, [table], 60), self._session_metadata():
+            retried(table, lambda: self._delta(table).delete(where))
+            self._committed(table)
+
+    def optimize(self, table: Table) -> int:
+        """Join small files in one commit that changes no row. Returns how many were joined."""
+        with lease(self.settings, [table], 60), self._session_metadata():
+            told = retried(table, lambda: self._delta(table).optimize().executeCompaction().first())
+            self._committed(table)
+        return int(told["metrics"]["numFilesRemoved"])  # type: ignore[index]
+
+    def vacuum(self, table: Table, age: timedelta, dry_run: bool = False) -> int:
+        """Delete the files that no version younger than ``age`` needs. Returns how many there are; with ``dry_run``, that is all."""
+        statement = f"VACUUM {self.sql_name(table)} RETAIN {age.total_seconds() / 3600} HOURS"
+        kept = {name: self.spark.conf.get(name, None) for name in _VACUUM}
+        for name, value in _VACUUM.items():
+            self.spark.conf.set(name, value)
+        try:
+            found = self.spark.sql(f"{statement} DRY RUN").count()
+            if found and not dry_run:
+                with lease(self.settings, [table], 60):
+                    self.spark.sql(statement)
+            return found
+        finally:
+            for name, was in kept.items():
+                self.spark.conf.unset(name) if was is None else self.spark.conf.set(name, was)
 
     def create(self, table: Table) -> None:
         """Create the table from its contract where it does not exist, with comments and reader version 1."""
@@ -220,7 +253,7 @@ class Warehouse:
             self._check_schema(table)
             return
         builder = DeltaTable.createIfNotExists(self.spark)
-        builder = builder.tableName(self._name(table)) if self.settings.catalog else builder.location(self.path(table))
+        builder = builder.tableName(self.sql_name(table)) if self.settings.catalog else builder.location(self.path(table))
         builder = builder.comment(f"{table.row} (owner: {table.owner})").addColumns(schema(table))
         for key, value in _PROPERTIES.items():
             builder = builder.property(key, value)
@@ -228,7 +261,7 @@ class Warehouse:
             builder = builder.property("delta.enableChangeDataFeed", "true").property("delta.minWriterVersion", "4")
         if table.partition_by:
             builder = builder.partitionedBy(*table.partition_by)
-        with self._lock(table, 60):
+        with lease(self.settings, [table], 60):
             builder.execute()
         self._checked.add(table.name)
 
@@ -250,42 +283,11 @@ class Warehouse:
         finally:
             self.spark.conf.unset(_METADATA_CONF)
 
-    # -- one writer at a time ------------------------------------------------------------------------------------
-
     @contextlib.contextmanager
     def lease(self, tables: Sequence[Table]) -> Iterator[None]:
         """Hold the tables for the length of a job. Raises BusyError at once when another process has one."""
-        with contextlib.ExitStack() as stack:
-            for table in sorted(tables, key=lambda t: t.name):
-                stack.enter_context(self._lock(table, 0))
+        with lease(self.settings, tables):
             yield
-
-    @contextlib.contextmanager
-    def _lock(self, table: Table, seconds: float) -> Iterator[None]:
-        # Delta on file:// does not protect two JVMs from each other; a lock file does, on one machine.
-        lock = FileLock(self._lock_file(table), is_singleton=True)
-        try:
-            with lock.acquire(timeout=seconds):
-                yield
-        except Timeout:
-            raise BusyError(
-                f"table {table.name} is being written by another run ({lock.lock_file}); try again later"
-            ) from None
-
-    def _lock_file(self, table: Table) -> Path:
-        root = self.settings.warehouse
-        if "://" in root or self.settings.catalog:
-            key = hashlib.sha256(f"{root} {self.settings.catalog}".encode()).hexdigest()[:16]
-            folder = Path(tempfile.gettempdir()) / f"kairos-locks-{key}"
-        else:
-            folder = Path(root).absolute() / ".locks"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UsageError(
-                f"cannot make the lock folder {folder}: {error.strerror}; check warehouse in the settings"
-            ) from error
-        return folder / f"{table.name}.lock"
 
 
 def schema(table: Table) -> StructType:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
+import shop
 from pyspark.sql import SparkSession
 
 from conf.settings import Spark
+from jobs.build_features import build
+from jobs.ingest import ingest
 from jobs.session import open_session
 
 
@@ -14,6 +19,19 @@ def spark() -> SparkSession:
     session = open_session(Spark(master="local[2]", driver_memory="2g", shuffle_partitions=2), "kairos-tests")
     yield session
     session.stop()
+
+
+@pytest.fixture(scope="session")
+def built_shop(spark, tmp_path_factory):
+    """A context on features of two nights and of an hour after each, without lists. Not to be changed: see shop.copied."""
+    folder = tmp_path_factory.mktemp("built")
+    shop.events(n=600).to_csv(folder / "log.csv", index=False)
+    context = shop.context(spark, shop.settings(folder))
+    ingest(context)
+    for night in (shop.NIGHT, shop.NEXT):
+        build(replace(context, as_of=night), backfill=False)
+        build(replace(context, as_of=night + (shop.HOUR - shop.NIGHT), mode="hourly"), backfill=False)
+    return context
 
 
 #: Compiling plans takes most of the time of jobs on small tables, and interpreted plans give the same rows.

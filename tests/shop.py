@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from jobs.table_io import Warehouse
 START = datetime(2024, 1, 1, tzinfo=UTC)
 NIGHT = START + timedelta(days=42)
 HOUR = NIGHT + timedelta(hours=6)
+NEXT = NIGHT + timedelta(days=1)
 DAYS = 50
 
 
@@ -59,3 +61,10 @@ def settings(folder: Path, **changes: object) -> Settings:
 def context(spark: SparkSession, chosen: Settings, as_of: datetime = NIGHT, mode: str = "nightly") -> Context:
     """A job's context on these settings."""
     return Context(spark, chosen, Warehouse(spark, chosen), as_of, mode, False)
+
+
+def copied(built: Context, folder: Path, **changes: object) -> Context:
+    """A context on a copy of these tables."""
+    shutil.copytree(built.settings.warehouse, folder / "warehouse")
+    tree = built.settings.resolved() | {"warehouse": str(folder / "warehouse")} | changes
+    return context(built.spark, from_tree(tree))

@@ -1,0 +1,139 @@
+"""An hour also lists anew whose shown list holds what is gone, and gives them what scoring everyone at that moment gives."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+import shop
+
+from conf.load import from_tree
+from features.contracts import (
+    RECOMMENDATIONS,
+    RECOMMENDATIONS_LATEST,
+    RUNS,
+    USER_ITEM_REPEATS,
+    USER_PROFILES,
+    USER_SEQUENCES,
+)
+from jobs import build_features
+from jobs.build_features import build
+from jobs.hourly import hourly
+from jobs.nightly import nightly
+from jobs.score import score
+
+pytestmark = [pytest.mark.spark, pytest.mark.slow]
+FEATURES = (USER_SEQUENCES, USER_PROFILES, USER_ITEM_REPEATS)
+LIST = ("user_id", "rank", "item_id", "score", "reason", "cold")
+
+
+def text(moment) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def catalogue(folder, gone=()):
+    items = pd.DataFrame({"sku": [f"i{i}" for i in range(40)]})
+    items["until"] = [text(shop.HOUR) if sku in gone else "" for sku in items.sku]
+    items.to_csv(folder / "items.csv", index=False)
+
+
+def lists(context, where):
+    return {tuple(r) for r in context.warehouse.read(RECOMMENDATIONS).where(where).select(*LIST).collect()}
+
+
+def with_warehouse(context, folder, **changes):
+    """The same tables and models in a folder of their own."""
+    shutil.copytree(context.settings.warehouse, folder / "warehouse")
+    registry = context.settings.mlflow.tracking_uri.format(warehouse=context.settings.warehouse)
+    tree = context.settings.resolved() | {"warehouse": str(folder / "warehouse"), "mlflow": {"tracking_uri": registry}} | changes
+    return shop.context(context.spark, from_tree(tree), context.as_of, context.mode)
+
+
+@pytest.fixture(scope="module")
+def night(spark, tmp_path_factory):
+    """A night, after which items of a few lists are withdrawn."""
+    folder = tmp_path_factory.mktemp("shop")
+    shop.events().to_csv(folder / "log.csv", index=False)
+    catalogue(folder)
+    tree = shop.settings(folder).resolved()
+    columns = {"item_id": "sku", "available_until": "until"}
+    tree["source"]["items"] = {"path": str(folder / "items.csv"), "format": "csv", "columns": columns}
+    context = shop.context(spark, from_tree(tree))
+    nightly(context)
+    shown = context.warehouse.read(RECOMMENDATIONS_LATEST).where("user_id <> '*'").toPandas()
+    holders = shown.groupby("item_id").user_id.nunique()
+    gone = holders[(holders > 2) & (holders < 15)].index[:1]
+    catalogue(folder, gone)
+    affected = set(shown[shown.item_id.isin(gone)].user_id)
+    return context, set(gone), affected
+
+
+@pytest.fixture(scope="module")
+def everyone(night, tmp_path_factory):
+    """The same hour where everybody is asked."""
+    context, _, _ = night
+    other = with_warehouse(context, tmp_path_factory.mktemp("everyone"))
+    known = context.warehouse.partition(USER_SEQUENCES, shop.NIGHT).select("user_id")
+    real, build_features.stale_users = build_features.stale_users, lambda *_: known
+    try:
+        hourly(other_hour := replace(other, as_of=shop.HOUR, mode="hourly"))
+    finally:
+        build_features.stale_users = real
+    return other_hour
+
+
+@pytest.fixture(scope="module")
+def hour(night, everyone):
+    """Run after ``everyone`` has copied the tables."""
+    context = replace(night[0], as_of=shop.HOUR, mode="hourly")
+    hourly(context)
+    return context
+
+
+def test_those_who_acted_and_those_with_a_withdrawn_item_are_listed_anew_and_nobody_else(night, hour):
+    _, gone, affected = night
+    log = shop.events()
+    acted = set(log[(log.when >= text(shop.NIGHT)) & (log.when < text(shop.HOUR))].who)
+    assert acted and affected - acted, "nobody is stale only, the test would prove nothing"
+    latest = hour.warehouse.read(RECOMMENDATIONS_LATEST).toPandas()
+    hourly_users = set(latest[latest["mode"] == "hourly"].user_id)
+    assert hourly_users == acted | affected | {"*"} < set(latest.user_id)
+    assert not gone & set(latest.item_id)
+    counts = hour.warehouse.read(RUNS).where("job = 'build_features' AND mode = 'hourly'").first().counts
+    assert counts["stale_lists"] == len(affected)
+
+
+def test_the_lists_are_those_of_scoring_everyone_at_that_moment(night, hour, everyone):
+    mine = lists(hour, "mode = 'hourly'")
+    users = {row[0] for row in mine}
+    all_of_them = lists(everyone, "mode = 'hourly'")
+    assert len({row[0] for row in all_of_them}) == 31 > len(users)
+    assert mine == {row for row in all_of_them if row[0] in users}
+    before = {row for row in lists(hour, "mode = 'nightly'") if row[0] in users}
+    assert mine != before
+
+
+def test_the_features_of_everyone_are_those_of_a_full_build(hour, everyone, tmp_path):
+    full = with_warehouse(hour, tmp_path)
+    build(replace(full, mode="nightly"), backfill=False)
+    for table in FEATURES:
+        kept = {str(r) for r in hour.warehouse.partition(table, shop.HOUR).collect()}
+        asked = {str(r) for r in everyone.warehouse.partition(table, shop.HOUR).collect()}
+        whole = {str(r) for r in full.warehouse.partition(table, shop.HOUR).collect()}
+        assert kept < asked and asked <= whole, table.name  # who came first in this hour had no night
+
+
+def test_the_same_hour_again_asks_the_same_users(hour):
+    before = [lists(hour, "mode = 'hourly'"), hour.warehouse.read(RECOMMENDATIONS_LATEST).collect()]
+    build(hour, backfill=False)
+    score(hour)
+    assert [lists(hour, "mode = 'hourly'"), hour.warehouse.read(RECOMMENDATIONS_LATEST).collect()] == before
+
+
+def test_when_other_things_trend_everyone_who_was_shown_the_old_ones_is_asked(hour, tmp_path):
+    other = with_warehouse(hour, tmp_path, scoring={"trending_change": 0.0})
+    build(other, backfill=False)
+    asked = {r.user_id for r in other.warehouse.partition(USER_SEQUENCES, shop.HOUR).select("user_id").collect()}
+    assert len(asked) == 30
