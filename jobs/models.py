@@ -16,7 +16,8 @@ from features.windows import to_micros
 from jobs.cli import Context
 from jobs.errors import ModelGateError
 from jobs.nights import newest_night
-from model import predict, registry
+from model import champions, predict, registry
+from model.registry import ModelVersion
 from model.spec import PredictSpec, TableRef
 
 
@@ -50,19 +51,24 @@ def registry_errors() -> Iterator[None]:
 def has_model(settings: Settings, as_of: datetime) -> bool:
     """Whether a champion exists that was trained on nothing later than as_of."""
     with registry_errors():
-        return registry.champion(tracking_uri(settings), settings.mlflow.model, to_micros(as_of)) is not None
+        return champions.champion(tracking_uri(settings), settings.mlflow.model, to_micros(as_of)) is not None
 
 
 def usable(settings: Settings, as_of: datetime) -> UsableModel:
     """The champion as it may be used at as_of. Raises ModelGateError when there is none."""
     name = settings.mlflow.model
     with registry_errors():
-        version = registry.champion(tracking_uri(settings), name, to_micros(as_of))
+        version = champions.champion(tracking_uri(settings), name, to_micros(as_of))
     if version is None:
         raise ModelGateError(
             f"no champion of model {name!r} was trained at or before {as_of:%Y-%m-%dT%H:%M:%SZ} (the time law forbids a later "
             f"one); registry {tracking_uri(settings)}; run jobs/train_model.py with that --as-of first"
         )
+    return local(settings, version)
+
+
+def local(settings: Settings, version: ModelVersion) -> UsableModel:
+    """A version and its checked local copy."""
     with registry_errors():
         folder = registry.fetch(version, Path(settings.warehouse).absolute() / ".models")
     return UsableModel(str(version.version), folder)
