@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import time
 from dataclasses import replace
@@ -142,6 +143,53 @@ def test_changed_weights_are_refused_and_not_kept(make, tmp_path: Path) -> None:
     with pytest.raises(RegistryError, match="is not what was registered"):
         registry.fetch(version, tmp_path / "cache")
     assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_a_thousand_flipped_bits_are_all_refused(make, tmp_path: Path) -> None:
+    version = make(3, bytes(range(256)) * 8)
+    stored = Path(version.source.removeprefix("file://"))
+    files = {path: path.read_bytes() for path in stored.rglob("*") if path.is_file()}
+    rng = random.Random(0)
+    for flip in range(1_000):
+        path = rng.choice(sorted(files))
+        whole = bytearray(files[path])
+        whole[rng.randrange(len(whole))] ^= 1 << rng.randrange(8)
+        path.write_bytes(whole)
+        with pytest.raises(RegistryError, match="is not what was registered"):
+            registry.fetch(version, tmp_path / "cache")
+        path.write_bytes(files[path])
+        assert list((tmp_path / "cache").iterdir()) == [], f"flip {flip} left something in the cache"
+    assert registry.fetch(version, tmp_path / "cache").name == version.sha256
+
+
+def test_flipped_bits_of_the_local_copy_are_all_seen(make, tmp_path: Path) -> None:
+    version = make(3)
+    kept = registry.fetch(version, tmp_path / "cache")
+    files = {path: path.read_bytes() for path in kept.rglob("*") if path.is_file()}
+    shutil.rmtree(version.source.removeprefix("file://"))  # so that a copy that is taken for spoilt cannot be replaced
+    rng = random.Random(1)
+    for _ in range(50):
+        path = rng.choice(sorted(files))
+        whole = bytearray(files[path])
+        whole[rng.randrange(len(whole))] ^= 1 << rng.randrange(8)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(whole)
+        with pytest.raises(RegistryError):
+            registry.fetch(version, tmp_path / "cache")
+        for good, content in files.items():  # a refused copy is thrown away
+            good.parent.mkdir(parents=True, exist_ok=True)
+            good.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["model.pkl", "networks/more.safetensors"])
+def test_a_file_that_was_added_is_refused(make, tmp_path: Path, name: str) -> None:
+    version = make(3)
+    canary = tmp_path / "canary"
+    added = Path(version.source.removeprefix("file://"), name)
+    added.write_bytes(f"cos\nsystem\n(S'touch {canary}'\ntR.".encode())
+    with pytest.raises(RegistryError, match="is not what was registered"):
+        registry.fetch(version, tmp_path / "cache")
+    assert not canary.exists() and list((tmp_path / "cache").iterdir()) == []
 
 
 @pytest.mark.parametrize("target", ["/etc/hostname", "manifest.json"])
