@@ -216,6 +216,9 @@ class Mlflow(Node):
     artifacts: str = "{warehouse}/mlartifacts"
     experiment: str = "kairos"
     model: str = Field("kairos", pattern=r"^[A-Za-z0-9_.-]+$")
+    on_unreachable: Literal["fail", "local_copy"] = Field(
+        "fail", description="local_copy: lists are made by the version that the newest run used, whose copy is checked again"
+    )
 
 
 class Settings(Node):

@@ -52,7 +52,13 @@ def settle(context: Context, always: bool = False) -> Decision | None:
 
     ``always``: leave a row in ``runs`` also where there is nothing to judge. Returns None then.
     """
-    version, other = _to_judge(context)
+    try:
+        version, other = _to_judge(context)
+    except ModelGateError as error:
+        if always or context.settings.mlflow.on_unreachable == "fail":
+            raise
+        console.print(f"  {error}; a version that waits to be judged waits on", markup=False)
+        return None
     if version is None and not always:
         return None
     with recorded(context.warehouse, "gate_model", None, context.as_of) as run:
