@@ -1,46 +1,26 @@
-"""Settings: one typed, frozen tree; an unknown key is an error. ``conf/load.py`` reads it."""
+"""Settings: one typed, frozen tree; an unknown key is an error. ``conf/load.py`` reads it, ``conf/gate.py`` holds one group."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import re
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from conf import columns as c
+from conf.gate import Gate
+from conf.nodes import Count, Duration, Node, Positive, Share
 
-_DURATION = re.compile(r"^(\d+)(s|m|h|d)$")
 _SHORT, _LONG = timedelta(days=2), timedelta(days=30)
-_UNIT = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-
-
-def _duration(value: Any) -> Any:
-    if isinstance(value, str) and not value.startswith("P"):  # P7D: ISO 8601, as resolved() writes it
-        found = _DURATION.match(value)
-        if not found:
-            raise ValueError(f"{value!r} is not a duration such as 30m, 6h or 7d")
-        return timedelta(**{_UNIT[found[2]]: int(found[1])})
-    return value
 
 
 def _severity(value: Any) -> Any:
     return "off" if value is False else value  # YAML reads a bare off as false
 
 
-Duration = Annotated[timedelta, BeforeValidator(_duration), Field(gt=timedelta(0))]
-Positive = Annotated[int, Field(ge=1)]
-Count = Annotated[int, Field(ge=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
-
-
-class _Node(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
-
-
-class EventColumns(_Node):
+class EventColumns(Node):
     """Which source column holds what. Only user_id, item_id and event_ts are needed."""
 
     user_id: str
@@ -53,7 +33,7 @@ class EventColumns(_Node):
     session_id: str | None = None
 
 
-class ItemColumns(_Node):
+class ItemColumns(Node):
     """Which catalogue column holds what. Only item_id is needed."""
 
     item_id: str
@@ -67,7 +47,7 @@ class ItemColumns(_Node):
     attributes: tuple[str, ...] = ()
 
 
-class _Files(_Node):
+class _Files(Node):
     path: str
     format: Literal["parquet", "csv", "json", "delta"] = "parquet"
     package: str | None = Field(None, description="path lies inside this installed Python package")
@@ -88,14 +68,14 @@ class ItemSource(_Files):
     columns: ItemColumns
 
 
-class Sources(_Node):
+class Sources(Node):
     """Where raw data comes from."""
 
     events: EventSource
     items: ItemSource | None = None
 
 
-class Volume(_Node):
+class Volume(Node):
     """Events of the newest full UTC day before --as-of against the mean of the same weekday in the weeks before."""
 
     weeks: Positive = 4
@@ -103,7 +83,7 @@ class Volume(_Node):
     most_share: Annotated[float, Field(gt=0)] | None = Field(None, description="more than this share fail the run")
 
 
-class Ingest(_Node):
+class Ingest(Node):
     """What is accepted. A value above ``value_cap`` is cut to it; one at or below ``value_floor`` is rejected."""
 
     value_cap: float | None = None
@@ -120,7 +100,7 @@ class Ingest(_Node):
     volume: Volume = Volume()  # type: ignore[call-arg]
 
 
-class Features(_Node):
+class Features(Node):
     """How history becomes features."""
 
     sequence_length: Positive = 100
@@ -134,7 +114,7 @@ class Features(_Node):
     neighbor_min_events: Positive = Field(3, description="items with fewer visible events have no neighbours")
 
 
-class Model(_Node):
+class Model(Node):
     """Shape of the network; every component can be switched off for ablation."""
 
     width: Positive = 48
@@ -151,7 +131,7 @@ class Model(_Node):
     use_time_gaps: bool = Field(True, description="encodings of time gaps and event ages, habits of the day and the week")
 
 
-class Slate(_Node):
+class Slate(Node):
     """How many candidates each source may add to a user's slate."""
 
     retrieved: Count = 40
@@ -162,7 +142,7 @@ class Slate(_Node):
     neighbors: Count = 40
 
 
-class Training(_Node):
+class Training(Node):
     """How the model is fitted."""
 
     anchors: Positive | None = Field(
@@ -184,7 +164,7 @@ class Training(_Node):
     seed: int = 0
 
 
-class Scoring(_Node):
+class Scoring(Node):
     """How lists are made and checked."""
 
     batch_users: Positive = 512
@@ -203,7 +183,7 @@ class Scoring(_Node):
     )
 
 
-class Evaluation(_Node):
+class Evaluation(Node):
     """What lists are measured against."""
 
     popularity_half_lives: tuple[str, ...] = ("1d", "7d", "28d")
@@ -223,7 +203,7 @@ class Evaluation(_Node):
         return self
 
 
-class Tuning(_Node):
+class Tuning(Node):
     """How other settings are tried on past windows (jobs/tune_model.py)."""
 
     trials: Positive = Field(20, description="settings tried, the ones in use among them")
@@ -232,7 +212,7 @@ class Tuning(_Node):
     max_seconds: Positive = Field(14_400, description="begin no further trial after this")
 
 
-class Maintenance(_Node):
+class Maintenance(Node):
     """How long what is old is kept (jobs/maintain.py). Never deleted: what training, judging and the lists on show need."""
 
     features: Duration = Field(timedelta(days=90), description="feature tables, before --as-of")
@@ -242,7 +222,7 @@ class Maintenance(_Node):
     )
 
 
-class Spark(_Node):
+class Spark(Node):
     """The session, when this process starts it. Under spark-submit the submit command decides."""
 
     master: str = "local[*]"
@@ -251,16 +231,19 @@ class Spark(_Node):
     conf: dict[str, str] = Field(default_factory=dict)
 
 
-class Mlflow(_Node):
+class Mlflow(Node):
     """Where runs and models are kept. ``{warehouse}`` stands for the warehouse path."""
 
     tracking_uri: str = "sqlite:///{warehouse}/mlflow.db"
     artifacts: str = "{warehouse}/mlartifacts"
     experiment: str = "kairos"
     model: str = Field("kairos", pattern=r"^[A-Za-z0-9_.-]+$")
+    on_unreachable: Literal["fail", "local_copy"] = Field(
+        "fail", description="local_copy: lists are made by the version that the newest run used, whose copy is checked again"
+    )
 
 
-class Settings(_Node):
+class Settings(Node):
     """The whole tree."""
 
     domain: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
@@ -282,6 +265,7 @@ class Settings(_Node):
     training: Training = Training()  # type: ignore[call-arg]
     scoring: Scoring = Scoring()  # type: ignore[call-arg]
     evaluation: Evaluation = Evaluation()  # type: ignore[call-arg]
+    gate: Gate = Gate()  # type: ignore[call-arg]
     tuning: Tuning = Tuning()  # type: ignore[call-arg]
     maintenance: Maintenance = Maintenance()  # type: ignore[call-arg]
     spark: Spark = Spark()
@@ -300,6 +284,16 @@ class Settings(_Node):
     def anchor_every(self) -> timedelta:
         """Distance between training anchors."""
         return self.training.anchor_every or (self.horizon if self.horizon < _LONG else self.horizon / 3)
+
+    @model_validator(mode="after")
+    def _reachable(self) -> Settings:
+        # The p-value of a bootstrap is at least 2 / (1 + draws): a smaller bound would let everything through.
+        if self.gate.significance * (1 + self.evaluation.draws) < 2:
+            raise ValueError(
+                f"gate.significance {self.gate.significance:g} cannot be reached with {self.evaluation.draws} draws; "
+                f"set evaluation.draws to {round(2 / self.gate.significance)} or more"
+            )
+        return self
 
     def resolved(self) -> dict[str, Any]:
         """The tree as plain JSON values."""

@@ -43,6 +43,8 @@ Key: TypeAlias = tuple[str, str, str]
 Sums: TypeAlias = dict[Key, Draws]
 #: (truth) -> user_id, items; None where there are none.
 Knowing: TypeAlias = Callable[[DataFrame], DataFrame | None]
+#: (truth) -> frames with user_id and a column of lists for each recommender, and the recommenders' names.
+Made: TypeAlias = Callable[[DataFrame], tuple[list[DataFrame], list[str]]]
 _SUMS = "recommender STRING, segment STRING, metric STRING, total ARRAY<DOUBLE>, weight ARRAY<DOUBLE>"
 
 
@@ -56,15 +58,21 @@ class Judged:
 
 
 def judge(warehouse: Warehouse, settings: Settings, as_of: datetime, knowing: Knowing | None = None) -> Judged:
-    """Judge the users with a visible past who did something new to judge in the window.
+    """Judge the users with a visible past who did something new to judge in the window, by their lists on record.
 
     ``knowing`` makes the lists of ``jobs/visits.py``, to be judged beside the others.
 
     Raises DataQualityError where the feature tables do not speak for as_of.
     """
+    truth = judged_truth(warehouse.read(EVENTS), as_of, settings)
+    return judge_made(warehouse, settings, as_of, truth, lambda users: _on_record(warehouse, as_of, users, knowing))
+
+
+def judge_made(warehouse: Warehouse, settings: Settings, as_of: datetime, truth: DataFrame, made: Made) -> Judged:
+    """Judge lists that ``made`` gives for the users of ``truth`` (``judged_truth``), beside the baselines."""
     temporal = warehouse.partition(ITEM_TEMPORAL, as_of).persist()
     facts = item_facts(temporal, warehouse.read(ITEMS)).persist()
-    truth = judged_truth(warehouse.read(EVENTS), as_of, settings).persist()
+    truth = truth.persist()
     try:
         active = F.count_if(F.col(c.user_events("28d")) > 0).alias("n")
         (users,) = warehouse.partition(USER_PROFILES, as_of).agg(active).collect()
@@ -74,7 +82,7 @@ def judge(warehouse: Warehouse, settings: Settings, as_of: datetime, knowing: Kn
                 f"table item_temporal has no item on offer at {as_of:%Y-%m-%dT%H:%M:%SZ}, so there are no baselines to judge "
                 "beside; run jobs/build_features.py with that --as-of"
             )
-        lists, names = _lists(warehouse, settings, as_of, truth, temporal, knowing)
+        lists, names = _lists(warehouse, settings, as_of, truth, temporal, made)
         every = (
             truth.drop("seen")
             .join(truth_by_item(truth, facts), on=c.USER_ID)
@@ -92,21 +100,27 @@ def judge(warehouse: Warehouse, settings: Settings, as_of: datetime, knowing: Kn
     finally:
         for frame in (facts, truth, temporal):
             frame.unpersist()
-    judged = sums[KAIROS, ALL, f"ndcg@{_TOP}"].users if sums else 0
+    judged = sums[names[0], ALL, f"ndcg@{_TOP}"].users if sums else 0
     return Judged(sums, whole, judged)
 
 
-def _lists(
-    warehouse: Warehouse, settings: Settings, as_of: datetime, truth: DataFrame, temporal: DataFrame, knowing: Knowing | None
-) -> tuple[DataFrame, list[str]]:
-    """A row for each judged user: user_id, newer_list, and the list of each recommender, which are named; NULL where it has none."""
-    judging = settings.evaluation
+def _on_record(warehouse: Warehouse, as_of: datetime, truth: DataFrame, knowing: Knowing | None) -> tuple[list[DataFrame], list[str]]:
+    """The night's lists and those that were served, with newer_list."""
     record = lists_on_record(warehouse.read(RECOMMENDATIONS), truth, as_of, DEPTH)
     parts = [record.withColumnsRenamed({"nightly": KAIROS, "served": SERVED, "newer": NEWER})]
     names = [KAIROS, SERVED]
     if knowing is not None and (known := knowing(truth)) is not None:
         parts.append(known.withColumnsRenamed({"items": KNOWING}))
         names.append(KNOWING)
+    return parts, names
+
+
+def _lists(
+    warehouse: Warehouse, settings: Settings, as_of: datetime, truth: DataFrame, temporal: DataFrame, made: Made
+) -> tuple[DataFrame, list[str]]:
+    """A row for each judged user: user_id, and the list of each recommender, which are named; NULL where it has none."""
+    judging = settings.evaluation
+    parts, names = made(truth)
 
     def add(kind: str, lists: DataFrame, half_lives: tuple[str, ...]) -> None:
         named = {half_life: f"{kind} {half_life}" for half_life in half_lives}
@@ -191,7 +205,7 @@ def _measured(table: pa.Table, names: list[str], active: int, draws: int) -> Ite
         for who, name in enumerate(names if len(part) else ()):
             for metric, values in _values(part, who, name, true, segment == ALL, active).items():
                 yield (name, segment, metric), Draws.of(values, weight)
-        if segment == ALL:
+        if segment == ALL and NEWER in part.column_names:
             yield (SERVED, ALL, NEWER), Draws.of(pc.fill_null(part[NEWER], False).to_numpy().astype(float), weight)
 
 

@@ -16,7 +16,9 @@ from features.windows import to_micros
 from jobs.cli import Context
 from jobs.errors import ModelGateError
 from jobs.nights import newest_night
-from model import predict, registry
+from jobs.progress import console
+from model import champions, pinned, predict, registry
+from model.registry import ModelVersion
 from model.spec import PredictSpec, TableRef
 
 
@@ -49,22 +51,44 @@ def registry_errors() -> Iterator[None]:
 
 def has_model(settings: Settings, as_of: datetime) -> bool:
     """Whether a champion exists that was trained on nothing later than as_of."""
-    with registry_errors():
-        return registry.champion(tracking_uri(settings), settings.mlflow.model, to_micros(as_of)) is not None
+    return _champion(settings, as_of) is not None
+
+
+def _champion(settings: Settings, as_of: datetime) -> ModelVersion | None:
+    """The version that a run at as_of uses. Where the registry does not answer, ``mlflow.on_unreachable`` decides."""
+    uri, name = tracking_uri(settings), settings.mlflow.model
+    try:
+        return champions.champion(uri, name, to_micros(as_of))
+    except registry.RegistryError as error:
+        found = pinned.recall(_copies(settings), uri, name, to_micros(as_of))
+        if settings.mlflow.on_unreachable == "fail" or found is None:
+            raise ModelGateError(str(error)) from error
+        console.print(f"  {error}; version {found.version}, which was used last, is used again", markup=False)
+        return found
+
+
+def _copies(settings: Settings) -> Path:
+    return Path(settings.warehouse).absolute() / ".models"
 
 
 def usable(settings: Settings, as_of: datetime) -> UsableModel:
     """The champion as it may be used at as_of. Raises ModelGateError when there is none."""
     name = settings.mlflow.model
-    with registry_errors():
-        version = registry.champion(tracking_uri(settings), name, to_micros(as_of))
+    version = _champion(settings, as_of)
     if version is None:
         raise ModelGateError(
             f"no champion of model {name!r} was trained at or before {as_of:%Y-%m-%dT%H:%M:%SZ} (the time law forbids a later "
             f"one); registry {tracking_uri(settings)}; run jobs/train_model.py with that --as-of first"
         )
+    model = local(settings, version)
+    pinned.remember(_copies(settings), version, to_micros(as_of))
+    return model
+
+
+def local(settings: Settings, version: ModelVersion) -> UsableModel:
+    """A version and its checked local copy."""
     with registry_errors():
-        folder = registry.fetch(version, Path(settings.warehouse).absolute() / ".models")
+        folder = registry.fetch(version, _copies(settings))
     return UsableModel(str(version.version), folder)
 
 

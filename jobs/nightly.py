@@ -1,4 +1,4 @@
-"""The night: ingest, features, (training, when there is no model yet), lists, and the score of the last closed window.
+"""The night: ingest, features, (training, when there is no model yet), the gate, lists, and the score of the last closed window.
 
 One Spark session for the whole chain. On an empty warehouse it goes from raw files to published lists.
 """
@@ -12,6 +12,7 @@ from jobs import cli
 from jobs.build_features import build
 from jobs.cli import Context
 from jobs.evaluate import evaluate, listed_nights
+from jobs.gate_model import settle
 from jobs.ingest import ingest
 from jobs.models import has_model
 from jobs.score import score
@@ -25,6 +26,8 @@ def nightly(context: Context) -> None:
     build(context, backfill=untrained)
     if untrained:
         train_model(context)
+    elif not context.dry_run:
+        settle(context)
     score(context)
     if not context.dry_run:
         _judge_last_closed(context)

@@ -1,4 +1,4 @@
-"""Feature tables -> a model version in MLflow, trained under torchrun; the new version becomes ``champion``."""
+"""Feature tables -> a model version in MLflow, trained under torchrun: a challenger, about which the gate decides at once."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from features.windows import to_micros
 from jobs import cli
 from jobs.cli import Context
 from jobs.errors import DataQualityError, ModelGateError
+from jobs.gate_model import admit, settle
 from jobs.models import artifacts, references, registry_errors, tracking_uri
 from jobs.progress import console, step
 from jobs.run_log import recorded
-from model import registry
+from model import champions, registry
 from model.registry import ModelVersion
 from model.spec import TRAIN_TABLES, RunRef, TrainSpec, write_spec
 
@@ -27,11 +28,15 @@ _MICROSECOND = timedelta(microseconds=1)
 
 
 def train_model(context: Context) -> None:
-    """Write the trainer's spec, run it, register what it made."""
+    """Write the trainer's spec, run it, register what it made, and let the gate decide.
+
+    Older versions whose window has passed are judged first: the new one meets a champion that held.
+    """
     settings = context.settings
     if context.dry_run:
         console.print(f"train_model would train on up to {settings.anchors} anchors before {context.as_of}")
         return
+    settle(context)
     with (
         recorded(context.warehouse, "train_model", None, context.as_of) as run,
         tempfile.TemporaryDirectory(prefix="kairos-train-") as folder,
@@ -39,14 +44,14 @@ def train_model(context: Context) -> None:
         anchors = built_anchors(context)
         run.counts["anchors"] = len(anchors)
         with step(context.spark, f"train on {len(anchors)} anchors, {settings.training.processes} process(es)"):
-            version, champion = _train(context, anchors, Path(folder))
-        run.model_version = str(version.version)
-        told = "is champion" if champion else "is registered; a champion of a later as_of stays"
-        run.message = f"version {version.version} of model {settings.mlflow.model} {told}"
+            version = _train(context, anchors, Path(folder))
+        run.model_version = version.version
+        run.message = f"version {version.version} of model {settings.mlflow.model} is registered as challenger"
+    admit(context, version)
 
 
-def _train(context: Context, anchors: list[datetime], folder: Path) -> tuple[ModelVersion, bool]:
-    """Train in an MLflow run of its own; returns the version and whether it is champion now."""
+def _train(context: Context, anchors: list[datetime], folder: Path) -> ModelVersion:
+    """Train in an MLflow run of its own; returns the version, a challenger."""
     settings, uri = context.settings, tracking_uri(context.settings)
     with registry_errors():
         tracked = registry.start_run(
@@ -64,7 +69,8 @@ def _train(context: Context, anchors: list[datetime], folder: Path) -> tuple[Mod
     with registry_errors():
         tags = {"trained_as_of_us": spec.as_of_us}
         version = registry.register(Path(spec.output), uri, settings.mlflow.model, tracked, tags)
-        return version, registry.promote(uri, settings.mlflow.model, version)
+        champions.challenge(uri, version)
+    return version
 
 
 def train_spec(context: Context, anchors: list[datetime]) -> TrainSpec:

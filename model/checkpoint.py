@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 MANIFEST, CARD, WEIGHTS, VOCABULARY, HISTORY = (
     "manifest.json", "model.json", "model.safetensors", "vocabulary.parquet", "history.json"
 )  # fmt: skip
+_FILES = frozenset({MANIFEST, CARD, WEIGHTS, VOCABULARY, HISTORY})
 _BASIS = "audience.basis"
 _MOST_HEADER = 10 * 2**20
 _MOST_JSON = 50 * 2**20
@@ -115,6 +116,11 @@ def load(folder: str | Path, digest: str | None = None) -> Bundle:
     if digest is not None and digest != found:
         raise CheckpointError(f"{folder}: expected model {digest}, found {found}: not the registered model")
     _check_schema(manifest, folder / MANIFEST)
+    extra = sorted({p.relative_to(folder).as_posix() for p in folder.rglob("*")} - _FILES)
+    if extra:
+        raise CheckpointError(f"{folder}: {', '.join(extra[:5])} is no file of a bundle: somebody else put it there")
+    if set(manifest.get("files", {})) != _FILES - {MANIFEST}:
+        raise CheckpointError(f"{folder / MANIFEST}: names other files than a bundle has: {', '.join(sorted(manifest.get('files', {})))[:200]}")
     content = {}
     for name in (CARD, WEIGHTS, VOCABULARY):
         content[name] = _get(folder / name)
@@ -149,7 +155,10 @@ def _build(folder: Path, card: dict[str, Any], content: dict[str, bytes], digest
         if not all(bool(torch.isfinite(p).all()) for p in module.parameters()):
             raise CheckpointError(f"{folder / WEIGHTS}: {name} has weights that are not numbers")
         module.eval()
-    vocabulary = pq.read_table(pa.BufferReader(content[VOCABULARY]))
+    try:
+        vocabulary = pq.read_table(pa.BufferReader(content[VOCABULARY]))
+    except pa.ArrowException as error:
+        raise CheckpointError(f"{folder / VOCABULARY}: not a vocabulary: {error}") from error
     basis = weights.get(_BASIS)
     if basis is None or basis.ndim != 2 or len(basis) != len(vocabulary) or not bool(torch.isfinite(basis).all()):
         raise CheckpointError(f"{folder / WEIGHTS}: no basis of tastes for the {len(vocabulary)} items of the vocabulary")

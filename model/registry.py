@@ -1,8 +1,8 @@
-"""Model versions in MLflow's registry: who made them, of what they know, and which may be used when.
+"""Model versions in MLflow's registry: who made them, of what they know, and whether they are what was registered.
 
 A version is a folder of plain files (``bundle_hash``), stored as artifacts of the run that trained it. Nothing is pickled and
 nothing that is downloaded is run. Three tags carry what the time law and safety need: ``trained_as_of_us``, ``sha256``,
-``schema``. The alias ``champion`` names the version in use; ``was_champion`` marks every version that was it once.
+``schema``. Which version is in use when: ``model/champions.py``.
 """
 
 from __future__ import annotations
@@ -22,9 +22,8 @@ from model.bundle_hash import BUNDLE_SCHEMA, BundleError, bundle_hash
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-CHAMPION = "champion"
 TRAINED_AS_OF = "trained_as_of_us"
-_SHA256, _SCHEMA, _WAS_CHAMPION = "sha256", "schema", "was_champion"
+_SHA256, _SCHEMA = "sha256", "schema"
 _ARTIFACTS = "bundle"
 
 # MLflow waits minutes for a dead registry by default (7 tries of 120 s), draws bars, and reports usage over the network.
@@ -53,7 +52,7 @@ class ModelVersion:
     sha256: str
     schema: int
     trained_as_of_us: int
-    was_champion: bool
+    tags: Mapping[str, str]
 
 
 def start_run(tracking_uri: str, experiment: str, artifacts: str, run_name: str) -> str:
@@ -61,7 +60,7 @@ def start_run(tracking_uri: str, experiment: str, artifacts: str, run_name: str)
 
     The run stays open; ``register`` or ``end_run`` ends it well, ``fail_run`` ends it otherwise.
     """
-    with _registry(tracking_uri) as client:
+    with connected(tracking_uri) as client:
         found = client.get_experiment_by_name(experiment)
         if found is not None and found.lifecycle_stage != "active":
             raise RegistryError(
@@ -75,7 +74,7 @@ def start_run(tracking_uri: str, experiment: str, artifacts: str, run_name: str)
 
 def fail_run(tracking_uri: str, run_id: str) -> None:
     """End a run that did not succeed, and what is still open of the runs nested in it."""
-    with _registry(tracking_uri) as client:
+    with connected(tracking_uri) as client:
         within = f"tags.`mlflow.parentRunId` = '{run_id}' and attributes.status = 'RUNNING'"
         for inner in client.search_runs([client.get_run(run_id).info.experiment_id], within):
             client.set_terminated(inner.info.run_id, "FAILED")
@@ -84,7 +83,7 @@ def fail_run(tracking_uri: str, run_id: str) -> None:
 
 def end_run(tracking_uri: str, run_id: str, metrics: Mapping[str, float], tags: Mapping[str, str]) -> None:
     """End a run well, with what it found."""
-    with _registry(tracking_uri) as client:
+    with connected(tracking_uri) as client:
         for name, value in metrics.items():
             client.log_metric(run_id, name, value)
         for name, text in tags.items():
@@ -106,7 +105,7 @@ def register(
     except BundleError as error:
         raise RegistryError(f"cannot register model {name!r}: {error}") from None
     every = {k: str(v) for k, v in tags.items()} | {_SHA256: digest, _SCHEMA: str(BUNDLE_SCHEMA)}
-    with _registry(tracking_uri) as client:
+    with connected(tracking_uri) as client:
         client.log_artifacts(run_id, str(bundle), _ARTIFACTS)
         if not client.search_registered_models(f"name = '{name}'", max_results=1):
             client.create_registered_model(name)
@@ -114,38 +113,6 @@ def register(
         made = client.create_model_version(name, source, run_id, tags=every)
         client.set_terminated(run_id, "FINISHED")
         return _version(tracking_uri, made)
-
-
-def promote(tracking_uri: str, name: str, version: ModelVersion, force: bool = False) -> bool:
-    """Make a version champion. Returns whether it is champion now.
-
-    A model of an older as_of does not displace a newer champion, or making a past night again would put an old model into
-    tonight's lists: it only becomes usable for as_ofs from its own on. ``force`` is for a person who rolls back.
-    """
-    with _registry(tracking_uri) as client:
-        client.set_model_version_tag(name, version.version, _WAS_CHAMPION, "true")
-        holder = next((v for v in _versions(client, tracking_uri, name) if v.version == _holder(client, name)), None)
-        if holder is not None and holder.trained_as_of_us > version.trained_as_of_us and not force:
-            return False
-        client.set_registered_model_alias(name, CHAMPION, version.version)
-        return True
-
-
-def champion(tracking_uri: str, name: str, as_of_us: int) -> ModelVersion | None:
-    """The version that a run at as_of uses; None when there is none.
-
-    The champion, if it was trained at or before as_of (UTC, epoch microseconds); else, for a run of the past, the version
-    with the newest training as_of not after it that was champion once.
-    """
-    file = _sqlite_file(tracking_uri)
-    if file is not None and not file.exists():
-        return None  # asking MLflow would make the store
-    with _registry(tracking_uri) as client:
-        holder = _holder(client, name)
-        allowed = [v for v in _versions(client, tracking_uri, name) if v.trained_as_of_us <= as_of_us]
-    now = [v for v in allowed if v.version == holder]
-    once = [v for v in allowed if v.was_champion]
-    return now[0] if now else max(once, key=lambda v: (v.trained_as_of_us, int(v.version)), default=None)
 
 
 def fetch(version: ModelVersion, cache: Path) -> Path:
@@ -183,7 +150,7 @@ def _intact(folder: Path, sha256: str) -> bool:
 
 
 def _download(version: ModelVersion, folder: Path, what: str) -> Path:
-    with _registry(version.tracking_uri):
+    with connected(version.tracking_uri):
         from mlflow.artifacts import download_artifacts
 
         fresh = Path(download_artifacts(version.source, dst_path=str(folder), tracking_uri=version.tracking_uri))
@@ -199,15 +166,8 @@ def _download(version: ModelVersion, folder: Path, what: str) -> Path:
     return fresh
 
 
-def _holder(client: MlflowClient, name: str) -> str | None:
-    """The version number that the alias names."""
-    found = client.search_registered_models(f"name = '{name}'", max_results=1)
-    holder = found[0].aliases.get(CHAMPION) if found else None
-    return None if holder is None else str(holder)
-
-
-def _versions(client: MlflowClient, tracking_uri: str, name: str) -> list[ModelVersion]:
-    """Every version that was registered by this module."""
+def versions(client: MlflowClient, tracking_uri: str, name: str) -> list[ModelVersion]:
+    """Every version of the model that was registered by this module."""
     found: list[ModelVersion] = []
     token: str | None = None
     while True:
@@ -228,12 +188,12 @@ def _version(tracking_uri: str, found: Any) -> ModelVersion:
         sha256=found.tags.get(_SHA256, ""),
         schema=int(found.tags.get(_SCHEMA, "0")),
         trained_as_of_us=int(found.tags[TRAINED_AS_OF]),
-        was_champion=found.tags.get(_WAS_CHAMPION) == "true",
+        tags=dict(found.tags),
     )
 
 
 @contextlib.contextmanager
-def _registry(tracking_uri: str) -> Iterator[MlflowClient]:
+def connected(tracking_uri: str) -> Iterator[MlflowClient]:
     """A quiet client that gives up soon. MLflow's and the network's own errors become RegistryError."""
     for key, value in _CLIENT_DEFAULTS.items():
         os.environ.setdefault(key, value)
@@ -243,7 +203,7 @@ def _registry(tracking_uri: str) -> Iterator[MlflowClient]:
 
     for noisy in ("mlflow", "alembic"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    file = _sqlite_file(tracking_uri)
+    file = sqlite_file(tracking_uri)
     if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -255,6 +215,7 @@ def _registry(tracking_uri: str) -> Iterator[MlflowClient]:
         ) from error
 
 
-def _sqlite_file(tracking_uri: str) -> Path | None:
+def sqlite_file(tracking_uri: str) -> Path | None:
+    """The file of a store in SQLite; None for any other."""
     scheme = "sqlite:///"
     return Path(tracking_uri.removeprefix(scheme)) if tracking_uri.startswith(scheme) else None

@@ -19,6 +19,7 @@ from conf import columns as c
 from conf.settings import Settings
 from model import checkpoint, tracking
 from model.audience import Audience, audience, histories, item_basis
+from model.baseline_ndcg import baseline_ndcg
 from model.budget import Budget
 from model.candidates import Moment
 from model.catalogue import Catalogue, build_catalogue
@@ -118,6 +119,8 @@ def train(spec: TrainSpec, world: World, tell: bool = True) -> Trained:
     clock.done(f"list of newcomers: {result.newcomers}", ndcg=result.history["newcomers"][result.newcomers])
     table.know(sold)
     _fit_ranker(slates, RankerTrainer(ranker, settings, world, budget), result, clock)
+    newest = slates[-1]
+    result.metrics |= baseline_ndcg(spec, newest.moment.state.as_of_us, newest.users, events, catalogue, settings)
     result.metrics["seconds"] = budget.used()
     result.history["stopped_by_max_seconds"] = int(budget.stopped)
     result.metrics["encoder_targets"] = trainer.targets

@@ -110,6 +110,42 @@ def test_a_huge_header_is_not_read(copy: Path) -> None:
         checkpoint.load(copy)
 
 
+def payload(canary: Path) -> bytes:
+    """A pickle, written by hand, that makes a file when anybody loads it."""
+    return f"cos\nsystem\n(S'touch {canary}'\ntR.".encode()
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        ("model.pkl", "model.pkl is no file of a bundle"),
+        ("code/__init__.py", "code, code/__init__.py is no file of a bundle"),
+        (WEIGHTS, "header of"),
+        (VOCABULARY, "not a vocabulary"),
+        (CARD, "not JSON"),
+        (MANIFEST, "not JSON"),
+    ],
+)
+def test_code_in_a_bundle_is_refused_and_never_run(copy: Path, tmp_path: Path, place: str, said: str) -> None:
+    canary = tmp_path / "canary"
+    (copy / place).parent.mkdir(exist_ok=True)
+    (copy / place).write_bytes(payload(canary))
+    if place != MANIFEST:
+        rewrite_manifest(copy)  # the attacker knows the layout: only what a file is can give it away
+    with pytest.raises(CheckpointError, match=said):
+        checkpoint.load(copy)
+    assert not canary.exists()
+
+
+@pytest.mark.parametrize("name", ["../../outside.json", "more/../model.json", "/etc/hostname"])
+def test_a_manifest_that_names_files_elsewhere_is_refused(copy: Path, name: str) -> None:
+    manifest = json.loads((copy / MANIFEST).read_text())
+    manifest["files"][name] = hashlib.sha256(b"").hexdigest()
+    (copy / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(CheckpointError, match="names other files"):
+        checkpoint.load(copy)
+
+
 def test_weights_that_are_not_numbers_are_refused(trained: tuple, copy: Path) -> None:
     from safetensors.torch import load_file, save_file
 
