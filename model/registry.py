@@ -194,12 +194,13 @@ def _version(tracking_uri: str, found: Any) -> ModelVersion:
 
 @contextlib.contextmanager
 def connected(tracking_uri: str) -> Iterator[MlflowClient]:
-    """A quiet client that gives up soon. MLflow's and the network's own errors become RegistryError."""
+    """A quiet client that gives up soon. MLflow's, its store's and the network's own errors become RegistryError."""
     for key, value in _CLIENT_DEFAULTS.items():
         os.environ.setdefault(key, value)
     # Imported here: it takes seconds, and reads the variables above when it is loaded.
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
 
     for noisy in ("mlflow", "alembic"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
@@ -208,7 +209,7 @@ def connected(tracking_uri: str) -> Iterator[MlflowClient]:
         file.parent.mkdir(parents=True, exist_ok=True)
     try:
         yield MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
-    except (MlflowException, OSError) as error:  # requests' errors are OSErrors
+    except (MlflowException, SQLAlchemyError, OSError) as error:  # requests' errors are OSErrors; a store's own pass through
         text = " ".join(str(error).split())[:300]
         raise RegistryError(
             f"MLflow at {tracking_uri} failed: {text}; check that it runs, and mlflow.tracking_uri in the settings"
