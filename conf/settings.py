@@ -168,6 +168,12 @@ class Scoring(Node):
     """How lists are made and checked."""
 
     batch_users: Positive = 512
+    hide: str | None = Field(
+        None,
+        description="items that nobody is to be recommended: SQL over the columns of table items, e.g. category = 'tobacco' or price < 1; "
+        "heeded from the next night or hour on",
+    )
+    category_cap: Positive | None = Field(None, description="at most so many items of one category in a list")
     max_unserved: Share = Field(0.01, description="a batch that leaves more than this share of its users without a list is refused")
     max_shrink: Share = Field(0.5, description="a nightly batch with lists for this share fewer users than are shown one is refused")
     max_coverage_shrink: Share = Field(0.5, description="so is one that lists this share fewer different items than are shown")

@@ -35,6 +35,14 @@ def known_items(items: DataFrame, times: Moments) -> DataFrame:
     )
 
 
+def without_hidden(items: DataFrame, hide: str | None) -> DataFrame:
+    """The catalogue, in which what ``hide`` holds for (SQL over the columns of ``items``; NULL does not hold) is never available."""
+    if hide is None:
+        return items
+    over = F.timestamp_micros(F.lit(0))
+    return items.withColumn(c.AVAILABLE_UNTIL, F.when(F.coalesce(F.expr(hide), F.lit(False)), over).otherwise(F.col(c.AVAILABLE_UNTIL)))
+
+
 def age_columns() -> dict[str, Column]:
     """Release and age from ``stated_us`` (the catalogue's word) and ``first_us`` (the first visible event)."""
     release = F.least("stated_us", "first_us")  # NULLs are skipped

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime
 
+from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
@@ -29,6 +30,7 @@ from features.contracts import (
     Table,
 )
 from features.history import history
+from features.item_age import without_hidden
 from features.item_sums import item_sums, refreshed_item_sums
 from features.item_temporal import item_temporal
 from features.neighbors import item_neighbors
@@ -39,7 +41,7 @@ from features.sequences import user_sequences
 from features.windows import Moments, visible
 from jobs import cli
 from jobs.cli import Context
-from jobs.errors import DataQualityError
+from jobs.errors import DataQualityError, UsageError
 from jobs.nights import since_night
 from jobs.progress import console, step
 from jobs.run_log import Run, recorded
@@ -66,7 +68,7 @@ def build(context: Context, backfill: bool) -> None:
         warehouse.lease(FEATURE_TABLES),
         recorded(warehouse, "build_features", context.mode, context.as_of) as run,
     ):
-        items = warehouse.read(ITEMS)
+        items = _catalogue(context)
         if context.mode == "hourly":
             return _write_hour(context, run, items)
         events = warehouse.read(EVENTS)
@@ -143,6 +145,22 @@ def sorted_by_key(table: Table, plan: DataFrame) -> DataFrame:
 def at(moments: list[datetime]) -> str:
     """The predicate of exactly these as_of partitions."""
     return f"{c.AS_OF_TS} IN ({', '.join(f'TIMESTAMP {m.isoformat()!r}' for m in moments)})"
+
+
+def _catalogue(context: Context) -> DataFrame:
+    """Table ``items`` with what the house hides as over. Raises UsageError where the rule is no condition on an item."""
+    items, hide = context.warehouse.read(ITEMS), context.settings.scoring.hide
+    if hide is None:
+        return items
+    try:
+        kind = items.selectExpr(hide).schema.fields[0].dataType.simpleString()
+        wrong = "" if kind == "boolean" else f"it is of type {kind}"
+    except AnalysisException as error:  # a ParseException is one
+        wrong = " ".join(str(error).splitlines()[:1])
+    if wrong:
+        told = f"scoring.hide = {hide!r} is not a condition on an item ({wrong}); columns of table items: {', '.join(ITEMS.column_names)}"
+        raise UsageError(told)
+    return without_hidden(items, hide)
 
 
 def _need_history(context: Context, events: DataFrame) -> None:

@@ -115,6 +115,7 @@ def prepared(context: Context, model: UsableModel, asked: datetime | None = None
         asked_us=None if asked is None else to_micros(asked),
         repeat_consumption=context.settings.repeat_consumption,
         top_k=context.settings.top_k,
+        category_cap=context.settings.scoring.category_cap,
     )
     with tempfile.TemporaryDirectory(prefix="kairos-catalogue-") as scratch:
         name = f"{Path(scratch).name}-state"

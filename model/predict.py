@@ -10,7 +10,7 @@ import pyarrow as pa
 import torch
 
 from conf import columns as c
-from model import newcomers, reasons
+from model import newcomers, reasons, rules
 from model.prepared import open_prepared, prepare
 from model.signals import signal_names
 from model.users import UserBatch
@@ -27,6 +27,8 @@ OUTPUT = pa.schema([
     pa.field(c.COLD, pa.bool_(), nullable=False),
 ])  # fmt: skip
 _BLOCK = 256
+_SPARE = 20
+"""The newcomers' ranking is this many times longer than a list where rules may take items out."""
 _DECIMALS = 4
 """Scores are rounded before they are ordered: below this, they differ by the order of additions only."""
 
@@ -51,6 +53,7 @@ class Scorer:
         torch.set_num_threads(threads)
         self.folder = Path(prepared_dir)
         self.prepared = open_prepared(self.folder)
+        self.category = self.prepared.moment.catalogue.facet_code[:, 0]
         self.cold = _cold_list(self)
 
     def score(self, rows: pa.RecordBatch | pa.Table) -> pa.Table:
@@ -71,11 +74,11 @@ class Scorer:
         item = made.slates.item
         score = p.bundle.ranker(**moment.ranker_inputs(users, item, made.signals, made.x)).numpy()
         score = np.round(score.astype(np.float64), _DECIMALS)
-        order = np.lexsort((item, -score), axis=1)[:, : p.top_k]
-        item, score = np.take_along_axis(item, order, 1), np.take_along_axis(score, order, 1)
+        order = rules.first(np.lexsort((item, -score), axis=1), item, p.top_k, self.category, p.category_cap)
+        item, score = rules.taken(item, order, -1), rules.taken(score, order, 0)
         names = signal_names(moment.catalogue.facet_names)
         strength = {
-            said: np.take_along_axis(made.signals[..., names.index(name)], order, 1)
+            said: rules.taken(made.signals[..., names.index(name)], order, 0)
             for said, name in (("neighbor", "neighbor_next_std"), ("taste", "retrieval_taste_std"), ("audience", "audience_2d_std"))
         }
         cold = (users.length == 0) & (np.bincount(users.repeats.user, minlength=len(users)) == 0)
@@ -109,8 +112,11 @@ class Scorer:
 def _cold_list(scorer: Scorer) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Items, scores and reasons of the ranking that served newcomers best where the model was trained."""
     prepared = scorer.prepared
-    state = prepared.moment.state
-    item, score = newcomers.ranking(prepared.bundle.newcomers, prepared.moment.shared, state, prepared.top_k)
+    state, most = prepared.moment.state, prepared.top_k
+    deep = most if prepared.category_cap is None else most * _SPARE
+    item, score = newcomers.ranking(prepared.bundle.newcomers, prepared.moment.shared, state, deep)
+    order = rules.first(np.arange(len(item))[None], item[None], most, scorer.category, prepared.category_cap)
+    item, score = item[order[order >= 0]], score[order[order >= 0]]
     today, week = (np.expm1(state.column(c.item_sales(w))) for w in ("1d", "7d"))
     new = np.expm1(state.column("item_age_days")) < 7
     why = [("new and " if new[i] else "") + reasons.popular(today[i], week[i]) for i in item]

@@ -39,6 +39,7 @@ class Prepared:
     table: ItemTable
     repeat: bool
     top_k: int
+    category_cap: int | None
 
 
 def prepare(model_dir: str | Path, spec: PredictSpec, out_dir: str | Path, digest: str | None = None) -> Path:
@@ -77,7 +78,7 @@ def prepare(model_dir: str | Path, spec: PredictSpec, out_dir: str | Path, diges
     pq.write_table(pa.table({c.CATEGORY: catalogue.categories}), out / "categories.parquet")
     about = {
         "as_of_us": now_us, "repeat": spec.repeat_consumption, "top_k": spec.top_k, "digest": bundle.digest,
-        "arrays": sorted(arrays),
+        "category_cap": spec.category_cap, "arrays": sorted(arrays),
     }  # fmt: skip
     (out / "prepared.json").write_text(json.dumps(about, sort_keys=True), encoding="utf-8")
     return out
@@ -103,7 +104,7 @@ def open_prepared(folder: str | Path) -> Prepared:
     y, popularity = torch.from_numpy(a["y"]), torch.from_numpy(a["popularity"])
     lately = Audience(a["audience_basis"], a["audience_sums"], a["audience_weight"])
     moment = Moment(catalogue, state, neighbors, y, popularity, shared, lately)
-    return Prepared(bundle, moment, _table(bundle, catalogue), about["repeat"], about["top_k"])
+    return Prepared(bundle, moment, _table(bundle, catalogue), about["repeat"], about["top_k"], about["category_cap"])
 
 
 def _basis(bundle: Bundle, catalogue: Catalogue) -> np.ndarray:

@@ -141,6 +141,7 @@ class PredictSpec(TablesSpec):
     asked_us: int | None = Field(None, description="the later moment that is asked about, knowing no more; None: as_of")
     repeat_consumption: bool = True
     top_k: int = Field(20, ge=1)
+    category_cap: int | None = Field(None, ge=1, description="at most so many items of one category in a list")
 
 
 def read_spec(path: str | Path) -> TrainSpec:

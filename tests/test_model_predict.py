@@ -139,6 +139,21 @@ def test_whoever_has_no_history_gets_the_fresh_and_popular_list(repeating: tuple
     assert not lists[lists.user_id == rows["user_id"][0].as_py()].cold.any()
 
 
+def test_no_list_has_more_of_a_category_than_the_cap(repeating: tuple, tmp_path: Path) -> None:
+    _, made, rows = repeating
+    told = PredictSpec(tables=made.tables, as_of_us=MOMENTS[-1], top_k=5, category_cap=1)
+    both = pa.concat_tables([rows, nobody(rows)])
+    capped = predict.Scorer(predict.prepare(made.output, told, tmp_path / "capped")).score(both).to_pandas()
+    free = repeating[0].score(both).to_pandas()
+    category = {f"i{n:03d}": n % 5 for n in range(1000)}
+    most = lambda lists: lists.assign(kind=lists.item_id.map(category)).groupby(["user_id", "kind"]).size().max()  # noqa: E731
+    assert most(capped) == 1 and most(free) > 1
+    for _, mine in capped.groupby("user_id"):
+        assert mine["rank"].tolist() == list(range(1, len(mine) + 1)) and mine.score.is_monotonic_decreasing
+    first = [lists[lists["rank"] == 1].set_index("user_id").item_id for lists in (capped, free)]
+    assert first[0].equals(first[1])  # the best of all is always the best of its category
+
+
 def test_events_of_unknown_items_do_not_stop_a_list(repeating: tuple) -> None:
     scoring, _, rows = repeating
     one = rows.slice(0, 1)

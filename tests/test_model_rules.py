@@ -1,0 +1,43 @@
+"""Rules about whole lists, against the plain way of keeping them."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import settings as limits
+from hypothesis import strategies as st
+
+from model.rules import first, taken
+
+
+def plain(order: list[int], item: list[int], most: int, category: list[int], cap: int) -> list[int]:
+    out, had = [], {}
+    for place in order:
+        if item[place] < 0:
+            continue
+        kind = category[item[place]]
+        had[kind] = had.get(kind, 0) + 1
+        if kind < 0 or had[kind] <= cap:
+            out.append(place)
+    return (out[:most] + [-1] * most)[: min(most, len(order))]
+
+
+@limits(max_examples=150, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 4), st.integers(1, 12))
+def test_of_a_category_no_more_than_the_cap_stand_and_the_list_closes_up(seed: int, cap: int, most: int) -> None:
+    rng = np.random.default_rng(seed)
+    category = rng.integers(-1, 3, 30)
+    item = np.array([np.where(rng.random(10) < 0.2, -1, rng.permutation(30)[:10]) for _ in range(3)])
+    order = np.array([rng.permutation(10) for _ in range(3)])
+    got = first(order, item, most, category, cap)
+    assert got.tolist() == [
+        plain(o, i, most, category.tolist(), cap) for o, i in zip(order.tolist(), item.tolist(), strict=True)
+    ]
+
+
+def test_without_a_cap_the_best_are_listed() -> None:
+    assert first(np.array([[2, 0, 1]]), np.array([[5, 6, 7]]), 2, np.zeros(9, int), None).tolist() == [[2, 0]]
+
+
+def test_values_follow_their_places() -> None:
+    assert taken(np.array([[5, 6, 7]]), np.array([[2, -1]]), -1).tolist() == [[7, -1]]
