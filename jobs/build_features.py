@@ -156,7 +156,7 @@ def _catalogue(context: Context) -> DataFrame:
         kind = items.selectExpr(hide).schema.fields[0].dataType.simpleString()
         wrong = "" if kind == "boolean" else f"it is of type {kind}"
     except AnalysisException as error:  # a ParseException is one
-        wrong = " ".join(str(error).splitlines()[:1])
+        wrong = str(error).strip().splitlines()[0]
     if wrong:
         told = f"scoring.hide = {hide!r} is not a condition on an item ({wrong}); columns of table items: {', '.join(ITEMS.column_names)}"
         raise UsageError(told)
