@@ -1,4 +1,7 @@
-"""A real cluster once: a standalone master and a worker on this machine give the same rows as the local run."""
+"""A real cluster once: a standalone master and a worker on this machine give the same rows as the local run.
+
+By far the longest of all tests, so it is one of ``make soak``; ``.ci/run`` runs it by itself.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ import shop
 import yaml
 from deltalake import DeltaTable
 
-pytestmark = [pytest.mark.spark, pytest.mark.slow]
+pytestmark = [pytest.mark.spark, pytest.mark.slow, pytest.mark.soak]
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
 
