@@ -1,4 +1,4 @@
-"""Settings: one typed, frozen tree; an unknown key is an error. ``conf/load.py`` reads it, ``conf/gate.py`` holds one group."""
+"""Settings: one typed, frozen tree; an unknown key is an error. ``conf/load.py`` reads it, ``conf/gate.py`` and ``conf/scoring.py`` hold a group each."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from conf import columns as c
 from conf.gate import Gate
 from conf.nodes import Count, Duration, Node, Positive, Share
+from conf.scoring import Scoring
 
 _SHORT, _LONG = timedelta(days=2), timedelta(days=30)
 
@@ -162,31 +163,6 @@ class Training(Node):
     threads: Count = Field(0, description="torch threads a process; 0: cores / processes")
     max_seconds: Positive = Field(3600, description="stop cleanly after the epoch that passes this")
     seed: int = 0
-
-
-class Scoring(Node):
-    """How lists are made and checked."""
-
-    batch_users: Positive = 512
-    hide: str | None = Field(
-        None,
-        description="items that nobody is to be recommended: SQL over the columns of table items, e.g. category = 'tobacco' or price < 1; "
-        "heeded from the next night or hour on",
-    )
-    category_cap: Positive | None = Field(None, description="at most so many items of one category in a list")
-    max_unserved: Share = Field(0.01, description="a batch that leaves more than this share of its users without a list is refused")
-    max_shrink: Share = Field(0.5, description="a nightly batch with lists for this share fewer users than are shown one is refused")
-    max_coverage_shrink: Share = Field(0.5, description="so is one that lists this share fewer different items than are shown")
-    max_turnover: Share | None = Field(
-        None,
-        description="so is one where more than this share of places has an item that its user is not shown now. Not set: not asked, "
-        "for news turns over whole in a day and groceries hardly at all",
-    )
-    trending_change: Share | None = Field(
-        None,
-        description="an hour lists anew whom it showed lists of a moment since when more than this share of the top_k trending items "
-        "(available, by sales decayed with half-life 1d) has changed. Not set: it does not, for that may be everyone",
-    )
 
 
 class Evaluation(Node):

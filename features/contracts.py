@@ -274,7 +274,7 @@ _LIST = (
     Column(c.SCORE, "DOUBLE", "the ranker's score; comparable within one list only"),
     Column(c.REASON, "STRING", "why it is there, in words"),
     Column(c.MODE, "STRING", "nightly or hourly"),
-    Column(c.COLD, "BOOLEAN", "true: the user has no visible history, the list is fresh and popular"),
+    Column(c.COLD, "BOOLEAN", "true: the user has no visible history, the list is the one that served newcomers best"),
     Column(c.BATCH_ID, "STRING", "the batch that wrote it: mode, as_of and model, hashed"),
     Column(c.MODEL_VERSION, "STRING", "version of the registered model"),
     _ts(c.VALID_UNTIL_TS, "as_of + horizon"),

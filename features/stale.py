@@ -31,8 +31,7 @@ def shown_before(recommendations: DataFrame, latest: DataFrame, as_of: datetime)
 
 def holding_unavailable(shown: DataFrame, items: DataFrame, as_of: datetime) -> DataFrame:
     """user_id of the lists (``shown_before``) with an item that the catalogue gives no more: expired, sold out or hidden."""
-    gone = known_items(items, Moments.of([as_of])).where(~F.col("item_available")).select(c.ITEM_ID)
-    return shown.join(gone, on=c.ITEM_ID, how="left_semi").select(c.USER_ID).distinct()
+    return shown.join(_gone(items, as_of), on=c.ITEM_ID, how="left_semi").select(c.USER_ID).distinct()
 
 
 def trending(temporal: DataFrame, most: int) -> DataFrame:
@@ -48,8 +47,7 @@ def trending_since(temporal: DataFrame, new: DataFrame, items: DataFrame, night:
     ago = F.lit(to_micros(as_of)) - F.unix_micros(c.EVENT_TS)
     fresh = visible(new, as_of).select(c.ITEM_ID, F.pow(F.lit(0.5), ago / half_life_us).alias(_HEAT))
     heat = old.unionByName(fresh).groupBy(c.ITEM_ID).agg(F.sum(_HEAT).alias(_HEAT))
-    gone = known_items(items, Moments.of([as_of])).where(~F.col("item_available")).select(c.ITEM_ID)
-    able = heat.join(gone, on=c.ITEM_ID, how="left_anti").withColumn(c.AS_OF_TS, F.timestamp_micros(F.lit(to_micros(as_of))))
+    able = heat.join(_gone(items, as_of), on=c.ITEM_ID, how="left_anti").withColumn(c.AS_OF_TS, F.timestamp_micros(F.lit(to_micros(as_of))))
     return _top(able, most)
 
 
@@ -64,6 +62,10 @@ def overtaken(shown: DataFrame, then: DataFrame, now: DataFrame, most: int, shar
     changed = 1 - F.coalesce("kept", F.lit(0)) / F.greatest("size", F.lit(1))
     old = asked.join(kept, on=c.AS_OF_TS, how="left").crossJoin(size).where((changed > share) & (F.col("size") > 0))
     return shown.join(old.select(c.AS_OF_TS), on=c.AS_OF_TS, how="left_semi").select(c.USER_ID).distinct()
+
+
+def _gone(items: DataFrame, as_of: datetime) -> DataFrame:
+    return known_items(items, Moments.of([as_of])).where(~F.col("item_available")).select(c.ITEM_ID)
 
 
 def _top(rows: DataFrame, most: int) -> DataFrame:

@@ -61,7 +61,7 @@ def score(context: Context) -> None:
             batch = sorted_by_key(RECOMMENDATIONS, _listed(context, scored(users, catalogue), model.version)).persist()
             try:
                 with step(context.spark, "score and check"):
-                    run.counts |= check_batch(context, batch, users.count())
+                    run.counts |= check_batch(context, batch, _asked(context))
                 with step(context.spark, "write recommendations"):
                     mine = f"{at([context.as_of])} AND {c.MODE} = '{context.mode}'"
                     _need_all(warehouse.replace(RECOMMENDATIONS, batch, mine), run.counts["rows"])
@@ -69,6 +69,11 @@ def score(context: Context) -> None:
                     run.message = retried(RECOMMENDATIONS_LATEST, lambda: publish(context, batch))
             finally:
                 batch.unpersist()
+
+
+def _asked(context: Context) -> int:
+    """How many users are to have a list: counted where they lie, and not by making the scorer's input a second time."""
+    return context.warehouse.partition(USER_SEQUENCES, context.as_of).where(F.col(c.USER_ID) != EVERYONE_ELSE).count() + 1
 
 
 def _need_all(written: int, checked: int) -> None:

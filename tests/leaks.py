@@ -175,6 +175,20 @@ LEAKS = (
         "tests/test_model_study.py",
     ),
     Leak(
+        "a newcomers' list chosen by what happened after the window",
+        "model/newcomers.py",
+        " & (events.us < anchor + horizon_us)",
+        "",
+        "tests/test_model_newcomers.py",
+    ),
+    Leak(
+        "newcomers told from others by what was delivered later",
+        "model/newcomers.py",
+        "events.seen_at(anchor).user",
+        "events.user[events.us < anchor]",
+        "tests/test_model_newcomers.py",
+    ),
+    Leak(
         "a model that was trained later",
         "model/champions.py",
         "reign.since_us <= as_of_us",

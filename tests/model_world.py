@@ -197,3 +197,11 @@ def _neighbors(past: list[tuple[str, str, int]], now: int) -> pa.Table:
         "as_of_ts": _ts([now] * len(rows)), "item_id": [r[0] for r in rows], "neighbor_id": [r[1] for r in rows],
         "neighbor_weight": [pairs[r] / most for r in rows], "neighbor_rank": pa.array([1] * len(rows), pa.int32()),
     })  # fmt: skip
+
+
+def small_bundle(folder: Path, weights: bytes = b"weights") -> Path:
+    """A folder with the shape of a model bundle, which no one loads."""
+    (folder / "networks").mkdir(parents=True)
+    (folder / "manifest.json").write_text('{"width": 48}')
+    (folder / "networks" / "encoder.safetensors").write_bytes(weights)
+    return folder

@@ -1,6 +1,6 @@
 """Training examples a second: our encoder on every position of the histories, beside RecTools' SASRec, in one run.
 
-    python tests/benchmarks/training_speed.py            # extra `peers`; 100,000 events, width 64, length 50, 256 sequences a step
+    python tests/benchmarks/training_speed.py run        # extra `peers`; 100,000 events, width 64, length 50, 256 sequences a step
 
 An example is a position with a next event. Both learn the same histories (2,000 users, 2,000 items of Zipf's chances, seed 0)
 with two threads, each time in a process of its own: SASRec by sampled softmax over 512 negatives, 2 blocks and 2 heads; ours as ``model.train`` does, with time
