@@ -5,6 +5,7 @@ The one path from users to slates and signals, taken in training at each anchor 
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -15,6 +16,7 @@ from torch import Tensor
 from conf.settings import Settings
 from model.audience import Audience, tastes
 from model.catalogue import Catalogue
+from model.falling import Falling, top_by_length
 from model.interaction import EVENTS
 from model.item_state import ItemState
 from model.item_temporal import ItemTable
@@ -95,39 +97,49 @@ class Moment:
 
     def _alike(self, taste: np.ndarray, barred: Pairs | None, settings: Settings) -> np.ndarray:
         """What people like the user chose lately, best first, for each half-life; -1 where nobody is like the user."""
-        bias = torch.where(torch.from_numpy(self.state.available), 0.0, -torch.inf)
         x = torch.from_numpy(taste)
         lists = [
-            top_of_catalogue(x, torch.from_numpy(sums), bias, None, barred, settings.slate.audience)
-            for sums in self.audience.sums
+            top_by_length(x, torch.from_numpy(sums), falling, barred, settings.slate.audience)
+            for sums, falling in zip(self.audience.sums, self._falling, strict=True)
         ]
-        known = np.any(taste, axis=1, keepdims=True)
-        return np.where(known, np.concatenate(lists, axis=1), -1)
+        return np.concatenate(lists, axis=1)
+
+    @functools.cached_property
+    def _falling(self) -> list[Falling]:
+        """The audiences of each half-life by length."""
+        return [Falling.of(sums, self.state.available) for sums in self.audience.sums]
 
     def ranker_inputs(self, users: UserBatch, item_bn: np.ndarray, signals: np.ndarray, x: Tensor) -> dict:
         """Arguments of ``Ranker.forward`` for slates ``item_bn`` of these users."""
-        back = np.maximum(users.length[:, None] - EVENTS, 0) + np.arange(min(EVENTS, users.item.shape[1]))
-        real = back < users.length[:, None]
+        back = np.maximum(users.length[:, None] - EVENTS, 0) + np.arange(min(EVENTS, users.item.shape[1]) + 1)
+        real = back < users.length[:, None]  # never the last place, which stands for none of the events
         back = np.minimum(back, users.item.shape[1] - 1)
         chosen = np.take_along_axis(users.item, back, 1)
         real &= chosen >= 0
-        chosen = np.maximum(chosen, 0)
-        safe = np.maximum(item_bn, 0)
-        facet, own = self.catalogue.facet_code[safe], self.catalogue.facet_code[chosen]
-        same = (facet[:, :, None, :] == own[:, None, :, :]) & (own >= 0)[:, None, :, :]
-        same = np.concatenate([(safe[:, :, None] == chosen[:, None, :])[..., None], same], axis=3)
+        safe, chosen = np.maximum(item_bn, 0), np.maximum(chosen, 0)
         age = np.where(real, self.state.as_of_us - np.take_along_axis(users.us, back, 1), 0)
-        y = self.y[torch.from_numpy(safe)]
         return {
             "signals_BNF": torch.from_numpy(signals),
             "x_BD": x,
-            "y_BND": y,
+            "y_BND": self.y[torch.from_numpy(safe)],
             "real_BN": torch.from_numpy(item_bn >= 0),
             "events": {
                 "e_BLD": self.y[torch.from_numpy(chosen.astype(np.int64))],
                 "kind_BL": torch.from_numpy(np.where(real, np.take_along_axis(users.kind, back, 1), 0).astype(np.int64)),
                 "age_BL": torch.from_numpy(age),
                 "real_BL": torch.from_numpy(real),
-                "same_BNLM": torch.from_numpy(same.astype(np.float32)),
+                "same_BMLN": torch.from_numpy(self._same(safe, np.where(real, chosen, -1))),
             },
         }
+
+    def _same(self, item_bn: np.ndarray, event_bl: np.ndarray) -> np.ndarray:
+        """(B, M, L, N) float32: 1 where event l (-1: none) is candidate n, then where they share each facet."""
+        facet = self.catalogue.facet_code
+        marks = 1 + facet.shape[1]
+        of_item = np.empty((len(item_bn), marks, item_bn.shape[1]), np.int32)
+        of_event = np.empty((len(event_bl), marks, event_bl.shape[1]), np.int32)
+        of_item[:, 0], of_event[:, 0] = item_bn, event_bl
+        of_item[:, 1:] = facet[item_bn].transpose(0, 2, 1)
+        of_event[:, 1:] = np.where(event_bl >= 0, facet[event_bl].transpose(2, 0, 1), -1).transpose(1, 0, 2)
+        of_event[of_event < 0] = -2  # what has no value is like nothing
+        return (of_event[..., None] == of_item[:, :, None, :]).astype(np.float32)

@@ -34,18 +34,22 @@ class Interaction(nn.Module):
         self.looks = nn.ModuleList(_Look(1 + facets, settings) for _ in range(settings.interaction_layers))
 
     def forward(self, y_BND: Tensor, e_BLD: Tensor, kind_BL: Tensor, age_BL: Tensor, real_BL: Tensor,
-                same_BNLM: Tensor) -> Tensor:  # fmt: skip
-        """``age_BL`` int64 microseconds before as_of; ``same_BNLM`` 1 where candidate n and event l are alike in m."""
+                same_BMLN: Tensor) -> Tensor:  # fmt: skip
+        """``age_BL`` int64 microseconds before as_of; ``same_BMLN`` 1 where event l and candidate n are alike in m.
+
+        The last of the L places is no event: it stands for "none of them", so that a candidate like no event is not forced
+        to attend to one. ``real_BL`` is false there, as it is where a user has fewer events.
+        """
         ages = torch.cat([gap_features(age_BL), calendar_features(age_BL)], dim=-1) * self.settings.use_time_gaps
         event = self.norm(self.event(torch.cat([e_BLD, ages], dim=-1)) + self.kind(kind_BL))
         found = torch.zeros_like(y_BND)
         for look in self.looks:
-            found = found + look(y_BND + found, event, ages, real_BL, same_BNLM)
+            found = found + look(y_BND + found, event, ages, real_BL, same_BMLN)
         return found
 
 
 class _Look(nn.Module):
-    """One look of the candidates at the events."""
+    """One look of the candidates at the events. Candidates are the last axis of all that is large: sums over events then run along rows."""
 
     def __init__(self, likeness: int, settings: ModelSettings):
         super().__init__()
@@ -56,18 +60,21 @@ class _Look(nn.Module):
         self.nothing = nn.Parameter(torch.zeros(self.heads))
         self.out = nn.Linear(width + likeness * self.heads, width)
 
-    def forward(self, y_BND: Tensor, event_BLD: Tensor, ages_BLG: Tensor, real_BL: Tensor, same_BNLM: Tensor) -> Tensor:
+    def forward(self, y_BND: Tensor, event_BLD: Tensor, ages_BLG: Tensor, real_BL: Tensor, same_BMLN: Tensor) -> Tensor:
         """(B, N, D): what each candidate finds among the events."""
         q, k, v = (self._split(t) for t in (self.query(y_BND), self.key(event_BLD), self.value(event_BLD)))
-        logits = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])
-        bias = (same_BNLM @ self.match).permute(0, 3, 1, 2) + self.age(ages_BLG).permute(0, 2, 1)[:, :, None, :]
-        logits = (logits + bias).masked_fill(~real_BL[:, None, None, :], -1e9)
-        # A place for "none of them": a candidate like no event is not forced to attend to one.
-        nothing = self.nothing[None, :, None, None].expand(*logits.shape[:3], 1)
-        weight = torch.cat([logits, nothing], dim=-1).softmax(dim=-1)[..., :-1]
-        seen = (weight @ v).transpose(1, 2).flatten(2)
-        alike = torch.einsum("bhnl,bnlm->bnmh", weight, same_BNLM).flatten(2)
-        return self.out(torch.cat([seen, alike], dim=-1))
+        k, v = k * real_BL[:, None, :, None], v * real_BL[:, None, :, None]
+        age = self.age(ages_BLG).masked_fill(~real_BL[..., None], -1e9)
+        age = torch.cat([age[:, :-1], self.nothing.expand(len(age), 1, -1)], dim=1).transpose(1, 2)
+        alike = torch.bmm(self.match.T.expand(len(age), -1, -1), same_BMLN.flatten(2))
+        bias = alike.view(*age.shape, -1).add_(age[..., None])
+        scale = 1 / math.sqrt(q.shape[-1])
+        logits = torch.baddbmm(bias.flatten(0, 1), k.flatten(0, 1), q.flatten(0, 1).transpose(1, 2), alpha=scale)
+        weight = logits.view_as(bias).softmax(dim=2)
+        seen = (weight.transpose(2, 3) @ v).transpose(1, 2).flatten(2)
+        # Head by head: all at once would be an array of heads x marks x events x candidates.
+        alike = torch.stack([(one[:, None] * same_BMLN).sum(dim=2) for one in weight.unbind(1)], dim=-1)
+        return self.out(torch.cat([seen, alike.transpose(1, 2).flatten(2)], dim=-1))
 
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)

@@ -135,4 +135,4 @@ class FixedScale(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, width) to (…, width)."""
-        return ((x - self.mean) * self.scale).clamp(-self.limit, self.limit)
+        return (x - self.mean).mul_(self.scale).clamp_(-self.limit, self.limit)  # in place: signals are by far the largest array

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -16,6 +18,7 @@ from model.users import Repeats, UserBatch
 
 _POPULAR = (*DECAYED, "item_age_days", "item_freshness", "item_idle_days")
 _FLOOR = 0.02
+_TOGETHER = 64
 
 
 class Encoder(nn.Module):
@@ -50,21 +53,25 @@ class Encoder(nn.Module):
 
     def interest(self, users: UserBatch, table: ItemTable, catalogue: Catalogue, as_of_us: int) -> Tensor:
         """x̂ of users at a moment, (B, D)."""
-        item = torch.from_numpy(users.item.astype(np.int64))
-        vectors = self.items.what(table, item.clamp(min=0)) * (item >= 0)[..., None]
-        us = torch.from_numpy(users.us)
         length = torch.from_numpy(users.length)
-        states = self.users.states(
-            vectors,
-            torch.from_numpy(users.kind.astype(np.int64)),
-            us,
-            torch.from_numpy(users.value),
-            torch.from_numpy(users.start),
-        )
-        last_us = us[torch.arange(len(us)), (length - 1).clamp(min=0)]
+        state, last_us = torch.zeros(len(users), self.users.start.shape[0]), torch.zeros(len(users), dtype=torch.int64)
+        for rows in self._of_like_length(users.length):
+            width, own = max(int(users.length[rows].max(initial=0)), 1), torch.from_numpy(rows)
+            item, kind, us, value, start = (a[rows, :width] for a in (users.item, users.kind, users.us, users.value, users.start))
+            at, moments = torch.from_numpy(item.astype(np.int64)), torch.from_numpy(us)
+            vectors = self.items.what(table, at.clamp(min=0)) * (at >= 0)[..., None]
+            told = torch.from_numpy(kind.astype(np.int64)), moments, torch.from_numpy(value), torch.from_numpy(start)
+            state = state.index_copy(0, own, self.users.last(self.users.states(vectors, *told), length[own]))
+            last_us[own] = moments[torch.arange(len(rows)), (length[own] - 1).clamp(min=0)]
         now = torch.full_like(last_us, as_of_us)
         age = torch.where(length > 0, now - last_us, 0)
-        return self.users.query(self.users.last(states, length), age, now, self._long(users, table, catalogue))
+        return self.users.query(state, age, now, self._long(users, table, catalogue))
+
+    def _of_like_length(self, length: np.ndarray) -> list[np.ndarray]:
+        """Rows of users, those with sequences of a like length together, so that little padding is read; in training all of them."""
+        if self.training or not len(length):
+            return [np.arange(len(length))]
+        return np.array_split(np.argsort(length, kind="stable"), math.ceil(len(length) / _TOGETHER))
 
     def _long(self, users: UserBatch, table: ItemTable, catalogue: Catalogue) -> Tensor:
         mine = users.repeats

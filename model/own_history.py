@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -79,7 +79,8 @@ class Own:
 
     def habits_of_items(self, item_bn: np.ndarray, catalogue: Catalogue) -> np.ndarray:
         """(B, N, cycles): how much of what the user had of the candidate lies in the asked part of each cycle."""
-        return _logs(Pairs.add_up(self.row, self.item, self.habits, len(catalogue)).look_up(item_bn)).astype(np.float32)
+        found = Pairs.add_up(self.row, self.item, self.habits, len(catalogue))
+        return replace(found, values=_logs(found.values).astype(np.float32)).look_up(item_bn)
 
     def of_facets(self, item_bn: np.ndarray, catalogue: Catalogue) -> np.ndarray:
         """(B, N, facets * ways): how much of the user's history shares each facet value with the candidate (in months, in the last
@@ -98,12 +99,14 @@ class Own:
             code = catalogue.facet_code[:, j]
             known, codes = code[item] >= 0, int(code.max(initial=0)) + 1
             of = (user[known], code[item][known])
-            found = Pairs.add_up(*of, sums[known], codes).look_up(code[item_bn])
-            last = Pairs.add_up(*of, 1 / (1 + days[known, None]), codes, np.maximum).look_up(code[item_bn])
-            since, rate = 1 / np.maximum(last, 1e-6) - 1, found[..., -1:]
-            due = np.where((rate > 0) & (last > 0), np.clip(np.log((since + 0.5) * np.maximum(rate, 1e-6)), -3, 3), 0)
-            parts += [_logs(found[..., :-1]), last, (last > 0) / (1 + since / _RECENCY), due]
-        return np.concatenate(parts, axis=2).astype(np.float32)
+            found = Pairs.add_up(*of, sums[known], codes)
+            last = Pairs.add_up(*of, 1 / (1 + days[known, None]), codes, np.maximum).values
+            since, rate = 1 / np.maximum(last, 1e-6) - 1, found.values[:, -1:]
+            due = np.where(rate > 0, np.clip(np.log((since + 0.5) * np.maximum(rate, 1e-6)), -3, 3), 0)
+            # Of pairs, of which there are fewer than candidates; what is in no pair has zeros.
+            told = [_logs(found.values[:, :-1]), last, 1 / (1 + since / _RECENCY), due]
+            parts.append(replace(found, values=np.concatenate(told, axis=1, dtype=np.float32)).look_up(code[item_bn]))
+        return np.concatenate(parts, axis=2)
 
 
 def _phase_weight(us: np.ndarray, as_of_us: int, horizon_us: int, cycle_us: int, edge_us: float) -> np.ndarray:

@@ -9,6 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from model.keys import best_by_row, items, keys
+
+_TABLE = 1 << 20
+"""Up to so many places a table of all pairs is made to look them up: quicker than a search."""
+
 
 @dataclass(frozen=True)
 class Pairs:
@@ -50,7 +55,12 @@ class Pairs:
         want = np.arange(len(item_bn), dtype=np.int64)[:, None] * self.items + item_bn
         if not len(self.keys):
             return np.zeros(item_bn.shape, np.int64), np.zeros(item_bn.shape, bool)
-        at = np.minimum(np.searchsorted(self.keys, want.ravel()), len(self.keys) - 1).reshape(item_bn.shape)
+        if len(item_bn) * self.items <= _TABLE:
+            place = np.zeros(len(item_bn) * self.items, np.int64)
+            place[self.keys] = np.arange(len(self.keys))
+            at = place[np.maximum(want, 0)]
+        else:
+            at = np.minimum(np.searchsorted(self.keys, want.ravel()), len(self.keys) - 1).reshape(item_bn.shape)
         found = (self.keys[at] == want) & (item_bn >= 0)
         return np.where(found, at, 0), found
 
@@ -63,12 +73,5 @@ class Pairs:
 
     def top(self, channel: int, users: int, most: int) -> np.ndarray:
         """Each user's ``most`` items with the largest values, ties by item, as (users, most); -1 padded."""
-        out = np.full((users, most), -1, np.int64)
-        # Keys are sorted, and the sort is stable: equal values stay in the order of their items.
-        order = np.lexsort((-self.values[:, channel], self.user))
-        user = self.user[order]
-        start = np.searchsorted(user, np.arange(users))
-        place = np.arange(len(user)) - start[user]
-        keep = place < most
-        out[user[keep], place[keep]] = self.item[order][keep]
-        return out
+        key = keys(self.values[:, channel].astype(np.float32), self.item)
+        return items(best_by_row(self.user, key, users, most))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import torch
 
 from conf import columns as c
 from model import newcomers, reasons, rules
+from model.candidates import Candidates
+from model.memory import keep_freed
 from model.prepared import open_prepared, prepare
 from model.signals import signal_names
 from model.users import UserBatch
@@ -29,8 +32,11 @@ OUTPUT = pa.schema([
 _BLOCK = 256
 _SPARE = 20
 """The newcomers' ranking is this many times longer than a list where rules may take items out."""
-_DECIMALS = 4
-"""Scores are rounded before they are ordered: below this, they differ by the order of additions only."""
+_RANKED = 64
+"""Users a time in the ranker: what it keeps of them stays in a processor's cache."""
+_POINTS = 10_000
+"""Scores are rounded to one over this before they are ordered: below, they differ by the order of additions only."""
+_PLACE_BITS = 16
 
 
 _scorers: dict[str, Scorer] = {}
@@ -51,6 +57,7 @@ class Scorer:
     def __init__(self, prepared_dir: str | Path, threads: int = 1):
         """``threads``: torch threads of this process; Spark runs one such process per core."""
         torch.set_num_threads(threads)
+        keep_freed()
         self.folder = Path(prepared_dir)
         self.prepared = open_prepared(self.folder)
         self.category = self.prepared.moment.catalogue.facet_code[:, 0]
@@ -61,21 +68,21 @@ class Scorer:
         has fewer), ranks from 1, ties by item_id. Users without history get the newcomers' list, marked cold.
         """
         table = pa.Table.from_batches([rows]) if isinstance(rows, pa.RecordBatch) else rows
-        parts = [self._block(table.slice(at, _BLOCK)) for at in range(0, len(table), _BLOCK)]
+        catalogue, features = self.prepared.moment.catalogue, self.prepared.bundle.settings.features
+        users = UserBatch.from_table(table, catalogue, features.sequence_length, features.categories_per_user)
+        blocks = [np.arange(at, min(at + _BLOCK, len(users))) for at in range(0, len(users), _BLOCK)]
+        parts = [self._block(users.take(block)) for block in blocks]
         return pa.concat_tables(parts) if parts else OUTPUT.empty_table()
 
     @torch.no_grad()
-    def _block(self, table: pa.Table) -> pa.Table:
+    def _block(self, users: UserBatch) -> pa.Table:
         p = self.prepared
         settings, moment = p.bundle.settings, p.moment
-        features = settings.features
-        users = UserBatch.from_table(table, moment.catalogue, features.sequence_length, features.categories_per_user)
         made = moment.candidates(p.bundle.encoder, p.table, users, settings, p.repeat)
         item = made.slates.item
-        score = p.bundle.ranker(**moment.ranker_inputs(users, item, made.signals, made.x)).numpy()
-        score = np.round(score.astype(np.float64), _DECIMALS)
-        order = rules.first(np.lexsort((item, -score), axis=1), item, p.top_k, self.category, p.category_cap)
-        item, score = rules.taken(item, order, -1), rules.taken(score, order, 0)
+        points = self._points(users, made)
+        order = rules.first(_best_places(points, item), item, p.top_k, self.category, p.category_cap)
+        item, points = rules.taken(item, order, -1), rules.taken(points, order, 0)
         names = signal_names(moment.catalogue.facet_names)
         strength = {
             said: rules.taken(made.signals[..., names.index(name)], order, 0)
@@ -83,33 +90,53 @@ class Scorer:
         }
         cold = (users.length == 0) & (np.bincount(users.repeats.user, minlength=len(users)) == 0)
         item[cold] = -1
-        why = np.full(item.shape, None, object)
-        why[item >= 0] = reasons.explain(users, item, strength, moment.state, moment.catalogue, moment.neighbors)
-        return self._rows(users, item, score, why, cold)
+        why = reasons.explain(users, item, strength, moment.state, moment.catalogue, moment.neighbors)
+        return self._rows(users, item, points / _POINTS, why, cold)
 
-    def _rows(self, users: UserBatch, item: np.ndarray, score: np.ndarray, why: np.ndarray, cold: np.ndarray) -> pa.Table:
+    def _points(self, users: UserBatch, made: Candidates) -> np.ndarray:
+        """The ranker's scores in whole points, (B, N): those of slates of a like size together, so that little is padded."""
+        item = made.slates.item
+        size = (item >= 0).sum(axis=1)
+        out = np.zeros(item.shape, np.int64)
+        for rows in np.array_split(np.argsort(size, kind="stable"), math.ceil(len(size) / _RANKED)):
+            rows, width = np.sort(rows), max(int(size[rows].max(initial=0)), 1)
+            inputs = self.prepared.moment.ranker_inputs(users.take(rows), item[rows, :width], made.signals[rows, :width], made.x[rows])
+            score = self.prepared.bundle.ranker(**inputs).numpy().astype(np.float64)
+            out[rows, :width] = np.rint(np.where(item[rows, :width] >= 0, score, 0) * _POINTS)
+        return out
+
+    def _rows(self, users: UserBatch, item: np.ndarray, score: np.ndarray, why: pa.Array, cold: np.ndarray) -> pa.Table:
+        """``why``: of each item that is there, row by row. The newcomers' list stands in the rows that are cold."""
         fresh, fresh_score, fresh_why = self.cold
-        width = max(item.shape[1], len(fresh))
-        grid = [np.full((len(users), width), fill, kind) for fill, kind in ((-1, np.int64), (0, np.float64), (None, object))]
-        for target, warm, shared in zip(grid, (item, score, why), (fresh, fresh_score, fresh_why), strict=True):
-            target[:, : item.shape[1]] = warm
-            target[np.ix_(cold, np.arange(len(fresh)))] = shared
-        row, place = np.nonzero(grid[0] >= 0)
+        shape = (len(users), max(item.shape[1], len(fresh)))
+        items, scores, said = np.full(shape, -1), np.zeros(shape), np.zeros(shape, np.int64)
+        items[:, : item.shape[1]], scores[:, : item.shape[1]] = item, score
+        said[items >= 0] = np.arange(len(why))
+        for grid, shared in ((items, fresh), (scores, fresh_score), (said, len(why) + np.arange(len(fresh)))):
+            grid[np.ix_(cold, np.arange(len(fresh)))] = shared
+        row, place = np.nonzero(items >= 0)
         catalogue = self.prepared.moment.catalogue
         return pa.table(
             [
                 users.user_ids.cast(pa.string()).take(pa.array(row)),
                 pa.array(place + 1, pa.int32()),
-                catalogue.item_ids.cast(pa.string()).take(pa.array(grid[0][row, place])),
-                pa.array(grid[1][row, place]),
-                pa.array(grid[2][row, place], pa.string()),
+                catalogue.item_ids.cast(pa.string()).take(pa.array(items[row, place])),
+                pa.array(scores[row, place]),
+                pa.concat_arrays([why, fresh_why]).take(pa.array(said[row, place])),
                 pa.array(cold[row]),
             ],
             schema=OUTPUT,
         )
 
 
-def _cold_list(scorer: Scorer) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _best_places(points: np.ndarray, item: np.ndarray) -> np.ndarray:
+    """Places of each row by falling points, ties by item (a slate's items rise), the padded ones last."""
+    place = np.arange(points.shape[1])
+    key = np.where(item >= 0, points, np.iinfo(np.int64).min >> _PLACE_BITS) << _PLACE_BITS | (len(place) - 1 - place)
+    return len(place) - 1 - (np.sort(key, axis=1)[:, ::-1] & ((1 << _PLACE_BITS) - 1))
+
+
+def _cold_list(scorer: Scorer) -> tuple[np.ndarray, np.ndarray, pa.Array]:
     """Items, scores and reasons of the ranking that served newcomers best where the model was trained."""
     prepared = scorer.prepared
     state, most = prepared.moment.state, prepared.top_k
@@ -119,5 +146,5 @@ def _cold_list(scorer: Scorer) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     item, score = item[order[order >= 0]], score[order[order >= 0]]
     today, week = (np.expm1(state.column(c.item_sales(w))) for w in ("1d", "7d"))
     new = np.expm1(state.column("item_age_days")) < 7
-    why = [("new and " if new[i] else "") + reasons.popular(today[i], week[i]) for i in item]
-    return item, score, np.array(why, object)
+    why = np.char.add(np.where(new[item], "new and ", ""), reasons.popular(today[item], week[item]))
+    return item, score, pa.array(why, pa.string())

@@ -6,6 +6,8 @@ adds what depends on the others (a substitute beside it, a slate full of one cat
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -40,8 +42,8 @@ class Ranker(nn.Module):
                 events: dict[str, Tensor]) -> Tensor:  # fmt: skip
         """Scores (B, N); -inf at padded candidates. ``events``: the arguments of ``Interaction`` after ``y_BND``."""
         f = self.scale(signals_BNF)
-        x_BND = x_BD[:, None, :].expand_as(y_BND)
-        z = self.signals(f) + self.taste(torch.cat([x_BND, y_BND, x_BND * y_BND], dim=-1))
+        of_signals, curved = self._of_signals(f)
+        z = of_signals + self._taste(x_BD, y_BND)
         if self.settings.use_interaction:
             z = z + self.interaction(y_BND, **events)
         z = z + self.mix(self.norm(z))
@@ -50,5 +52,18 @@ class Ranker(nn.Module):
             real = real_BN | ~real_BN.any(dim=1, keepdim=True)
             for layer in self.layers:
                 z = layer(z, real)
-        score = self.score(z) + self.straight(f) + self.curved(f)
+        score = self.score(z) + self.straight(f) + self.curved[1:](curved)
         return score.squeeze(-1).masked_fill(~real_BN, -torch.inf)
+
+    def _of_signals(self, f: Tensor) -> tuple[Tensor, Tensor]:
+        """The two wide maps of the signals, as one product of matrices."""
+        parts = (self.signals, cast(nn.Linear, self.curved[0]))
+        out = nn.functional.linear(f, torch.cat([p.weight for p in parts]), torch.cat([p.bias for p in parts]))
+        of_signals, curved = out.split([len(p.weight) for p in parts], dim=-1)
+        return of_signals, curved
+
+    def _taste(self, x_BD: Tensor, y_BND: Tensor) -> Tensor:
+        """A map of (x̂, ŷ, x̂·ŷ), as one matrix for each user: two thirds of the work would be the same for each candidate."""
+        of_x, of_y, of_both = self.taste.weight.split(y_BND.shape[-1], dim=1)
+        matrix = of_y.T + x_BD[:, :, None] * of_both.T
+        return torch.baddbmm(nn.functional.linear(x_BD, of_x, self.taste.bias)[:, None], y_BND, matrix)

@@ -15,10 +15,11 @@ from conf.settings import Model as ModelSettings
 from model.audience import HALF_LIVES
 from model.catalogue import Catalogue
 from model.item_state import DECAYED, FEATURES, ItemState
+from model.neighbors import Near
 from model.own_history import PERSONAL, REPEATS, Own, own_names, personal, share
-from model.pairs import Pairs
 from model.slate import SOURCES, Slates
 from model.users import PROFILE_AT, UserBatch
+from model.within_slate import compare
 
 _FLOOR = 0.02
 _AUDIENCE = (*(f"audience_{h}" for h in HALF_LIVES), *(f"audience_share_{h}" for h in HALF_LIVES))
@@ -58,7 +59,7 @@ def build_signals(
     slates: Slates,
     state: ItemState,
     catalogue: Catalogue,
-    neighbors: Pairs,
+    neighbors: Near,
     audience: np.ndarray,
     retrieval: RetrievalParts,
     horizon_us: int,
@@ -85,35 +86,15 @@ def build_signals(
     told = np.array([settings.use_repeats or s != "repeats" for s in SOURCES])
     parts.append(((slates.source[..., None] >> np.arange(len(SOURCES))) & told).astype(np.float32))
     parts.append(np.broadcast_to(_context(users)[:, None, :], (*safe.shape, len(_USER))))
-    plain = np.concatenate(parts, axis=2, dtype=np.float32)
     names = _plain_names(catalogue.facet_names)
-    main = plain[:, :, [names.index(n) for n in _main_names(catalogue.facet_names)]]
-    out = np.concatenate([plain, _standardise(main, real), _reciprocal_rank(main, real)], axis=2)
+    main = [names.index(n) for n in _main_names(catalogue.facet_names)]
+    out = np.empty((*safe.shape, len(names) + 2 * len(main)), np.float32)
+    plain, standard, rank = np.split(out, [len(names), len(names) + len(main)], axis=2)
+    np.concatenate(parts, axis=2, out=plain, casting="unsafe")
+    compare(plain[:, :, main], real, standard, rank)
     out[~real] = 0
     return out
 
 
 def _context(users: UserBatch) -> np.ndarray:
     return users.profile[:, [PROFILE_AT[name] for name in _USER]]
-
-
-def _standardise(main: np.ndarray, real: np.ndarray) -> np.ndarray:
-    weight = real[..., None].astype(np.float32)
-    count = np.maximum(weight.sum(axis=1, keepdims=True), 1)
-    mean = (main * weight).sum(axis=1, keepdims=True) / count
-    centred = main - mean
-    deviation = np.sqrt((centred**2 * weight).sum(axis=1, keepdims=True) / count)
-    return np.clip(centred / np.maximum(deviation, 1e-3), -5, 5)
-
-
-def _reciprocal_rank(main: np.ndarray, real: np.ndarray) -> np.ndarray:
-    """1 / (1 + number of candidates of the slate with a greater value); equals share a rank."""
-    value = np.where(real[..., None], main, -np.inf).transpose(0, 2, 1)
-    order = np.argsort(-value, axis=2, kind="stable")
-    ordered = np.take_along_axis(value, order, 2)
-    place = np.arange(value.shape[2])
-    fresh = np.concatenate([np.ones((*value.shape[:2], 1), bool), ordered[..., 1:] != ordered[..., :-1]], axis=2)
-    first = np.maximum.accumulate(np.where(fresh, place, 0), axis=2)
-    rank = np.empty_like(first)
-    np.put_along_axis(rank, order, first, 2)
-    return (1 / (1 + rank)).transpose(0, 2, 1).astype(np.float32)

@@ -15,7 +15,7 @@ from conf import columns as c
 from conf.settings import Slate as SlateSettings
 from model.catalogue import Catalogue
 from model.item_state import ItemState
-from model.neighbors import AGE, ORDER
+from model.neighbors import AGE, ORDER, Near
 from model.pairs import Pairs
 from model.users import UserBatch
 
@@ -69,7 +69,7 @@ def build_slates(
     users: UserBatch,
     state: ItemState,
     shared: dict[str, np.ndarray],
-    neighbors: Pairs,
+    neighbors: Near,
     retrieved: np.ndarray,
     audience: np.ndarray,
     barred: Pairs | None,
@@ -86,8 +86,8 @@ def build_slates(
         long, short = pairs.top(half_lives.index("90d"), n, most), pairs.top(half_lives.index("7d"), n, most // 3)
         lists["repeats"] = (np.concatenate([long, short], axis=1), most + most // 3)
     spare = 1 if barred is None else 2
-    lists["next"] = (neighbors.top(ORDER, n, spare * settings.neighbors // 2), settings.neighbors // 2)
-    lists["like"] = (neighbors.top(AGE, n, spare * settings.neighbors // 2), settings.neighbors // 2)
+    lists["next"] = (neighbors.top(ORDER, spare * settings.neighbors // 2), settings.neighbors // 2)
+    lists["like"] = (neighbors.top(AGE, spare * settings.neighbors // 2), settings.neighbors // 2)
     for name, items in shared.items():
         most = settings.released if name == "released" else settings.trending
         lists[name] = (np.broadcast_to(items, (n, len(items))), most)

@@ -22,13 +22,15 @@ def inputs(candidates: int, events: int, facets: int = 2, signals: int = 7) -> d
     def rand(*shape: int) -> torch.Tensor:
         return torch.randn(*shape, generator=generator)
 
+    real = torch.ones(2, events + 1, dtype=torch.bool)
+    real[:, -1] = False  # the last place is that of no event
     return {
         "signals_BNF": rand(2, candidates, signals), "x_BD": rand(2, 16), "y_BND": rand(2, candidates, 16),
         "real_BN": torch.ones(2, candidates, dtype=torch.bool),
         "events": {
-            "e_BLD": rand(2, events, 16), "kind_BL": torch.zeros(2, events, dtype=torch.long),
-            "age_BL": torch.arange(2 * events).reshape(2, events) * DAY, "real_BL": torch.ones(2, events, dtype=torch.bool),
-            "same_BNLM": (rand(2, candidates, events, 1 + facets) > 1).float(),
+            "e_BLD": rand(2, events + 1, 16), "kind_BL": torch.zeros(2, events + 1, dtype=torch.long),
+            "age_BL": torch.arange(2 * events + 2).reshape(2, events + 1) * DAY, "real_BL": real,
+            "same_BMLN": (rand(2, 1 + facets, events + 1, candidates) > 1).float() * real[:, None, :, None],
         },
     }  # fmt: skip
 
@@ -46,7 +48,7 @@ def test_padding_of_slate_and_events_changes_no_score() -> None:
         "kind_BL": torch.nn.functional.pad(events["kind_BL"], (0, 6)),
         "age_BL": torch.nn.functional.pad(events["age_BL"], (0, 6)),
         "real_BL": torch.nn.functional.pad(events["real_BL"], (0, 6)),
-        "same_BNLM": torch.nn.functional.pad(events["same_BNLM"], (0, 0, 0, 6, 0, 3), value=1.0),
+        "same_BMLN": torch.nn.functional.pad(torch.nn.functional.pad(events["same_BMLN"], (0, 3, 0, 5), value=1.0), (0, 0, 0, 1)),
     }
     real = torch.nn.functional.pad(given["real_BN"], (0, 3))
     both = ranker(**wide, x_BD=given["x_BD"], real_BN=real, events=padded)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 import torch
 from hypothesis import given
 from hypothesis import settings as limits
 from hypothesis import strategies as st
 
 from model.pairs import Pairs
-from model.retrieval import _keys, _scores, top_of_catalogue
+from model.retrieval import top_of_catalogue
 
 
 def pairs(rng: np.random.Generator, users: int, items: int, share: float, value: float) -> Pairs:
@@ -64,16 +63,3 @@ def test_where_nothing_is_left_there_is_nothing() -> None:
     assert top_of_catalogue(x, y, torch.full((3,), -torch.inf), None, None, 2).tolist() == [[-1, -1]] * 2
     assert top_of_catalogue(x, y[:0], torch.zeros(0), None, None, 2).shape == (2, 0)
     assert top_of_catalogue(x[:0], y, torch.zeros(3), None, None, 2).shape == (0, 2)
-
-
-@pytest.mark.parametrize("score", [0.0, -0.0, 1e-30, -1e-30, 3.5, -3.5, 3e38, -3e38])
-def test_a_key_keeps_the_score(score: float) -> None:
-    kept = _scores(_keys(torch.tensor([score]), torch.tensor([7])))
-    assert kept.item() == np.float32(score)
-
-
-def test_keys_rise_with_the_score_and_fall_with_the_item() -> None:
-    score = torch.tensor([-3e38, -1.5, -1e-30, -0.0, 0.0, 1e-30, 1.5, 3e38])
-    keys = _keys(score, torch.zeros(8, dtype=torch.int64))
-    assert (keys.diff() >= 0).all() and keys[3] == keys[4]
-    assert _keys(torch.tensor([1.0, 1.0]), torch.tensor([4, 5])).diff().item() < 0

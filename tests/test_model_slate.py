@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from model.pairs import Pairs
-from model.signals import _reciprocal_rank, _standardise
 from model.slate import SOURCES, _unite
 
 
@@ -31,13 +30,15 @@ def test_an_item_from_two_sources_is_in_the_slate_once_with_both_bits() -> None:
     assert slates.from_source(SOURCES[2]).tolist() == [[False, True]]
 
 
-def test_reciprocal_ranks_of_equals_are_equal() -> None:
-    value = np.array([[[3.0], [7.0], [3.0], [1.0]]], np.float32)
-    real = np.array([[True, True, True, True]])
-    assert _reciprocal_rank(value, real)[0, :, 0].tolist() == [1 / 2, 1 / 1, 1 / 2, np.float32(1 / 4)]
-
-
-def test_padded_candidates_do_not_count_in_the_mean_of_a_slate() -> None:
-    value = np.array([[[1.0], [3.0], [99.0]]], np.float32)
-    out = _standardise(value, np.array([[True, True, False]]))
-    assert out[0, :2, 0].tolist() == [-1.0, 1.0]
+def test_one_long_row_does_not_change_the_top_of_the_others() -> None:
+    """Rows of very different length are looked at in halves: a matrix would be as wide for all as the longest."""
+    rng = np.random.default_rng(0)
+    items, long = 2_000_000, 60_000
+    user = np.concatenate([np.zeros(long, int), np.repeat(np.arange(1, 400), 3)])
+    item = np.concatenate([rng.choice(items, long, replace=False), np.tile([5, 9, 7], 399)])
+    value = rng.integers(0, 50, len(user)).astype(np.float32)
+    got = Pairs.gather(user, item, value[:, None], items).top(0, 400, 4)
+    for row in (0, 1, 250, 399):
+        mine = np.flatnonzero(user == row)
+        expected = item[mine[np.lexsort((item[mine], -value[mine]))]][:4].tolist()
+        assert got[row].tolist() == expected + [-1] * (4 - len(expected))
