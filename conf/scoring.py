@@ -17,6 +17,12 @@ class Scoring(Node):
         "heeded from the next night or hour on",
     )
     category_cap: Positive | None = Field(None, description="at most so many items of one category in a list")
+    pin: str | None = Field(
+        None,
+        description="items that stand first in the list of everyone who may be recommended them: SQL over the columns of table items, "
+        "e.g. attributes['campaign'] = 'spring'",
+    )
+    pin_places: Positive = Field(1, description="at most so many of them in a list, the best for its user")
     max_unserved: Share = Field(0.01, description="a batch that leaves more than this share of its users without a list is refused")
     max_shrink: Share = Field(0.5, description="a nightly batch with lists for this share fewer users than are shown one is refused")
     max_coverage_shrink: Share = Field(0.5, description="so is one that lists this share fewer different items than are shown")

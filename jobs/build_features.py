@@ -11,7 +11,6 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime
 
-from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
@@ -41,7 +40,8 @@ from features.sequences import user_sequences
 from features.windows import Moments, visible
 from jobs import cli
 from jobs.cli import Context
-from jobs.errors import DataQualityError, UsageError
+from jobs.errors import DataQualityError
+from jobs.house_rules import need_condition
 from jobs.nights import since_night
 from jobs.progress import console, step
 from jobs.run_log import Run, recorded
@@ -150,16 +150,7 @@ def at(moments: list[datetime]) -> str:
 def _catalogue(context: Context) -> DataFrame:
     """Table ``items`` with what the house hides as over. Raises UsageError where the rule is no condition on an item."""
     items, hide = context.warehouse.read(ITEMS), context.settings.scoring.hide
-    if hide is None:
-        return items
-    try:
-        kind = items.selectExpr(hide).schema.fields[0].dataType.simpleString()
-        wrong = "" if kind == "boolean" else f"it is of type {kind}"
-    except AnalysisException as error:  # a ParseException is one
-        wrong = str(error).strip().splitlines()[0]
-    if wrong:
-        told = f"scoring.hide = {hide!r} is not a condition on an item ({wrong}); columns of table items: {', '.join(ITEMS.column_names)}"
-        raise UsageError(told)
+    need_condition(items, "scoring.hide", hide)
     return without_hidden(items, hide)
 
 

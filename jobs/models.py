@@ -15,6 +15,7 @@ from features.contracts import ITEM_NEIGHBORS, ITEM_TEMPORAL, ITEMS, USER_SEQUEN
 from features.windows import to_micros
 from jobs.cli import Context
 from jobs.errors import ModelGateError
+from jobs.house_rules import pinned_items
 from jobs.nights import newest_night
 from jobs.progress import console
 from model import champions, pinned, predict, registry
@@ -116,6 +117,8 @@ def prepared(context: Context, model: UsableModel, asked: datetime | None = None
         repeat_consumption=context.settings.repeat_consumption,
         top_k=context.settings.top_k,
         category_cap=context.settings.scoring.category_cap,
+        pinned=pinned_items(context.warehouse.read(ITEMS), context.settings),
+        pin_places=context.settings.scoring.pin_places,
     )
     with tempfile.TemporaryDirectory(prefix="kairos-catalogue-") as scratch:
         name = f"{Path(scratch).name}-state"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 
 from conf import columns as c
@@ -16,6 +17,7 @@ from model.candidates import Candidates
 from model.memory import keep_freed
 from model.prepared import open_prepared, prepare
 from model.signals import signal_names
+from model.slate import PINNED
 from model.users import UserBatch
 
 __all__ = ["OUTPUT", "Scorer", "prepare", "score_batches"]
@@ -37,6 +39,7 @@ _RANKED = 64
 _POINTS = 10_000
 """Scores are rounded to one over this before they are ordered: below, they differ by the order of additions only."""
 _PLACE_BITS = 16
+_PINNED_SAYS = "picked by the shop"
 
 
 _scorers: dict[str, Scorer] = {}
@@ -61,6 +64,7 @@ class Scorer:
         self.folder = Path(prepared_dir)
         self.prepared = open_prepared(self.folder)
         self.category = self.prepared.moment.catalogue.facet_code[:, 0]
+        self.pinned = self.prepared.moment.shared.get(PINNED, np.zeros(0, np.int64))
         self.cold = _cold_list(self)
 
     def score(self, rows: pa.RecordBatch | pa.Table) -> pa.Table:
@@ -81,7 +85,8 @@ class Scorer:
         made = moment.candidates(p.bundle.encoder, p.table, users, settings, p.repeat)
         item = made.slates.item
         points = self._points(users, made)
-        order = rules.first(_best_places(points, item), item, p.top_k, self.category, p.category_cap)
+        order = rules.pinned_first(_best_places(points, item), item, self.pinned, p.pin_places)
+        order = rules.first(order, item, p.top_k, self.category, p.category_cap)
         item, points = rules.taken(item, order, -1), rules.taken(points, order, 0)
         names = signal_names(moment.catalogue.facet_names)
         strength = {
@@ -91,6 +96,10 @@ class Scorer:
         cold = (users.length == 0) & (np.bincount(users.repeats.user, minlength=len(users)) == 0)
         item[cold] = -1
         why = reasons.explain(users, item, strength, moment.state, moment.catalogue, moment.neighbors)
+        if len(self.pinned):
+            first = np.isin(item, self.pinned)
+            first &= np.cumsum(first, axis=1) <= p.pin_places
+            why = pc.if_else(pa.array(first[item >= 0]), _PINNED_SAYS, why)
         return self._rows(users, item, points / _POINTS, why, cold)
 
     def _points(self, users: UserBatch, made: Candidates) -> np.ndarray:
@@ -142,9 +151,13 @@ def _cold_list(scorer: Scorer) -> tuple[np.ndarray, np.ndarray, pa.Array]:
     state, most = prepared.moment.state, prepared.top_k
     deep = most if prepared.category_cap is None else most * _SPARE
     item, score = newcomers.ranking(prepared.bundle.newcomers, prepared.moment.shared, state, deep)
-    order = rules.first(np.arange(len(item))[None], item[None], most, scorer.category, prepared.category_cap)
+    left_out = np.setdiff1d(scorer.pinned, item)
+    item, score = np.concatenate([item, left_out]), np.concatenate([score, np.zeros(len(left_out))])
+    order = rules.pinned_first(np.arange(len(item))[None], item[None], scorer.pinned, prepared.pin_places)
+    order = rules.first(order, item[None], most, scorer.category, prepared.category_cap)
     item, score = item[order[order >= 0]], score[order[order >= 0]]
     today, week = (np.expm1(state.column(c.item_sales(w))) for w in ("1d", "7d"))
     new = np.expm1(state.column("item_age_days")) < 7
-    why = np.char.add(np.where(new[item], "new and ", ""), reasons.popular(today[item], week[item]))
-    return item, score, pa.array(why, pa.string())
+    said = np.char.add(np.where(new[item], "new and ", ""), reasons.popular(today[item], week[item]))
+    pinned = np.isin(item, scorer.pinned) & (np.arange(len(item)) < prepared.pin_places)
+    return item, score, pa.array(np.where(pinned, _PINNED_SAYS, said), pa.string())

@@ -25,6 +25,7 @@ from model.data import index_of, newest_partition, read_table, require_partition
 from model.item_state import COLUMNS, ItemState, build_item_state
 from model.item_temporal import ItemTable
 from model.neighbors import Neighbors, build_neighbors
+from model.slate import PINNED
 from model.spec import PredictSpec
 
 _MODEL = "model"
@@ -40,6 +41,7 @@ class Prepared:
     repeat: bool
     top_k: int
     category_cap: int | None
+    pin_places: int
 
 
 def prepare(model_dir: str | Path, spec: PredictSpec, out_dir: str | Path, digest: str | None = None) -> Path:
@@ -70,6 +72,9 @@ def prepare(model_dir: str | Path, spec: PredictSpec, out_dir: str | Path, diges
         **{f"audience_{name}": array for name, array in vars(lately).items()},
         **{f"shared_{name}": items for name, items in moment.shared.items()},
     }  # fmt: skip
+    if spec.pinned:
+        at = index_of(pa.array(spec.pinned, pa.string()), catalogue.item_ids)
+        arrays[f"shared_{PINNED}"] = at[(at >= 0) & state.available[at]].astype(np.int64)
     if catalogue.content is not None:
         arrays["content"] = catalogue.content
     for name, array in arrays.items():
@@ -78,7 +83,7 @@ def prepare(model_dir: str | Path, spec: PredictSpec, out_dir: str | Path, diges
     pq.write_table(pa.table({c.CATEGORY: catalogue.categories}), out / "categories.parquet")
     about = {
         "as_of_us": now_us, "repeat": spec.repeat_consumption, "top_k": spec.top_k, "digest": bundle.digest,
-        "category_cap": spec.category_cap, "arrays": sorted(arrays),
+        "category_cap": spec.category_cap, "pin_places": spec.pin_places, "arrays": sorted(arrays),
     }  # fmt: skip
     (out / "prepared.json").write_text(json.dumps(about, sort_keys=True), encoding="utf-8")
     return out
@@ -104,7 +109,8 @@ def open_prepared(folder: str | Path) -> Prepared:
     y, popularity = torch.from_numpy(a["y"]), torch.from_numpy(a["popularity"])
     lately = Audience(a["audience_basis"], a["audience_sums"], a["audience_weight"])
     moment = Moment(catalogue, state, neighbors, y, popularity, shared, lately)
-    return Prepared(bundle, moment, _table(bundle, catalogue), about["repeat"], about["top_k"], about["category_cap"])
+    table = _table(bundle, catalogue)
+    return Prepared(bundle, moment, table, about["repeat"], about["top_k"], about["category_cap"], about["pin_places"])
 
 
 def _basis(bundle: Bundle, catalogue: Catalogue) -> np.ndarray:

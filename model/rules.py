@@ -21,6 +21,15 @@ def first(order_bn: np.ndarray, item_bn: np.ndarray, most: int, category: np.nda
     return np.take_along_axis(kept, np.argsort(~stands, axis=1, kind="stable"), 1)[:, :most]
 
 
+def pinned_first(order_bn: np.ndarray, item_bn: np.ndarray, pinned: np.ndarray, places: int) -> np.ndarray:
+    """The places of ``order_bn`` with the first ``places`` pinned items of each row before all others (``pinned``: items)."""
+    if not len(pinned):
+        return order_bn
+    which = np.isin(np.take_along_axis(item_bn, order_bn, 1), pinned)
+    which &= np.cumsum(which, axis=1) <= places
+    return np.take_along_axis(order_bn, np.argsort(~which, axis=1, kind="stable"), 1)
+
+
 def taken(values_bn: np.ndarray, order_bk: np.ndarray, nothing: float) -> np.ndarray:
     """Values at the places of ``first``; ``nothing`` where it has none."""
     return np.where(order_bk >= 0, np.take_along_axis(values_bn, np.maximum(order_bk, 0), 1), nothing).astype(values_bn.dtype)

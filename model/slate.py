@@ -21,6 +21,8 @@ from model.users import UserBatch
 
 #: Sources in the order of their bits in ``Slates.source``.
 SOURCES = ("retrieved", "repeats", "audience", "released", "next", "like", *(f"trending_{h}" for h in c.ITEM_HALF_LIVES))
+#: The name of a shared list that is in every slate whole, and is no source: what the house pins (model/rules.py).
+PINNED = "pinned"
 _SPARE = 4
 """A shared list is this many times longer than what a user may take from it: what the user has seen is left out."""
 
@@ -89,14 +91,14 @@ def build_slates(
     lists["next"] = (neighbors.top(ORDER, spare * settings.neighbors // 2), settings.neighbors // 2)
     lists["like"] = (neighbors.top(AGE, spare * settings.neighbors // 2), settings.neighbors // 2)
     for name, items in shared.items():
-        most = settings.released if name == "released" else settings.trending
+        most = {"released": settings.released, PINNED: len(items)}.get(name, settings.trending)
         lists[name] = (np.broadcast_to(items, (n, len(items))), most)
     parts, bits = [], []
     for name, (items, most) in lists.items():
         fit = _allowed(items, state, barred)
         fit &= np.cumsum(fit, axis=1) <= most if name != "repeats" else True
         parts.append(np.where(fit, items, -1))
-        bits.append(np.full(items.shape, 1 << SOURCES.index(name), np.int32))
+        bits.append(np.full(items.shape, 0 if name == PINNED else 1 << SOURCES.index(name), np.int32))
     return _unite(np.concatenate(parts, axis=1), np.concatenate(bits, axis=1))
 
 

@@ -142,6 +142,8 @@ class PredictSpec(TablesSpec):
     repeat_consumption: bool = True
     top_k: int = Field(20, ge=1)
     category_cap: int | None = Field(None, ge=1, description="at most so many items of one category in a list")
+    pinned: tuple[str, ...] = Field((), description="items that stand first in every list that may hold them")
+    pin_places: int = Field(1, ge=1, description="at most so many of them in a list")
 
 
 def read_spec(path: str | Path) -> TrainSpec:

@@ -12,6 +12,7 @@ from conf.load import from_tree
 from features.contracts import ITEMS
 from features.item_age import known_items
 from features.windows import Moments
+from jobs import house_rules
 from jobs.build_features import _catalogue
 from jobs.errors import UsageError
 from jobs.table_io import schema
@@ -42,9 +43,9 @@ def context(spark, tmp_path_factory):
     return context
 
 
-def with_rule(context, hide: str | None):
+def with_rule(context, hide: str | None = None, pin: str | None = None):
     tree = context.settings.resolved()
-    tree["scoring"]["hide"] = hide
+    tree["scoring"] |= {"hide": hide, "pin": pin}
     return replace(context, settings=from_tree(tree))
 
 
@@ -68,3 +69,19 @@ def test_a_rule_that_is_no_condition_is_a_usage_error_that_names_it(context, hid
     with pytest.raises(UsageError, match=r"scoring\.hide") as told:
         _catalogue(with_rule(context, hide))
     assert "category" in str(told.value) and "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(("pin", "found"), [(None, ()), ("category = 'tobacco'", ("a",)), ("price < 10", ("a", "b")), ("price > 99", ())])
+def test_what_is_pinned_is_what_the_rule_holds_for(context, pin, found):
+    assert house_rules.pinned_items(context.warehouse.read(ITEMS), with_rule(context, pin=pin).settings) == found
+
+
+def test_more_than_can_be_in_every_slate_are_not_pinned(context, monkeypatch):
+    monkeypatch.setattr(house_rules, "MOST_PINNED", 1)
+    with pytest.raises(UsageError, match=r"scoring\.pin .* more than 1"):
+        house_rules.pinned_items(context.warehouse.read(ITEMS), with_rule(context, pin="price < 10").settings)
+
+
+def test_a_pin_that_is_no_condition_is_a_usage_error_that_names_it(context):
+    with pytest.raises(UsageError, match=r"scoring\.pin"):
+        house_rules.pinned_items(context.warehouse.read(ITEMS), with_rule(context, pin="colour = 'red'").settings)

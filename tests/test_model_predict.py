@@ -154,6 +154,31 @@ def test_no_list_has_more_of_a_category_than_the_cap(repeating: tuple, tmp_path:
     assert first[0].equals(first[1])  # the best of all is always the best of its category
 
 
+def test_the_best_pinned_item_stands_first_in_every_list_and_the_rest_is_as_it_was(repeating: tuple, tmp_path: Path) -> None:
+    _, made, rows = repeating
+    pinned = ("i003", "i007", "nowhere")
+    told = PredictSpec(tables=made.tables, as_of_us=MOMENTS[-1], top_k=5, pinned=pinned)
+    both = pa.concat_tables([rows, nobody(rows)])
+    lists = predict.Scorer(predict.prepare(made.output, told, tmp_path / "pinned")).score(both).to_pandas()
+    assert set(lists[lists["rank"] == 1].item_id) <= set(pinned) and set(lists[lists["rank"] == 1].user_id) == set(both["user_id"].to_pylist())
+    assert (lists[lists["rank"] == 1].reason == "picked by the shop").all() and (lists[lists["rank"] > 1].reason != "picked by the shop").all()
+    assert (lists.groupby("user_id")["rank"].agg(list).map(lambda r: r == [1, 2, 3, 4, 5])).all()
+    free = repeating[0].score(both).to_pandas().groupby("user_id").item_id.agg(list)
+    moved = sum([i for i in mine if i not in pinned] != [i for i in free[user] if i not in pinned][:4] for user, mine in lists[lists["rank"] > 1].groupby("user_id").item_id.agg(list).items())
+    assert moved <= len(free) // 10  # two candidates more in a slate may turn a near tie
+
+
+def test_a_pinned_item_that_its_user_had_is_left_out_where_items_do_not_repeat(once: tuple, tmp_path: Path) -> None:
+    _, made, rows = once
+    had = rows["repeat_item_ids"].to_pylist()
+    popular = max({i for mine in had for i in mine}, key=lambda i: sum(i in mine for mine in had))
+    told = PredictSpec(tables=made.tables, as_of_us=MOMENTS[-1], repeat_consumption=False, top_k=5, pinned=(popular,))
+    lists = predict.Scorer(predict.prepare(made.output, told, tmp_path / "pinned")).score(rows).to_pandas()
+    first = lists[lists["rank"] == 1].set_index("user_id").item_id
+    for user, mine in zip(rows["user_id"].to_pylist(), had, strict=True):
+        assert (first[user] == popular) == (popular not in mine)
+
+
 def test_events_of_unknown_items_do_not_stop_a_list(repeating: tuple) -> None:
     scoring, _, rows = repeating
     one = rows.slice(0, 1)

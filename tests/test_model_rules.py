@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import settings as limits
 from hypothesis import strategies as st
 
-from model.rules import first, taken
+from model.rules import first, pinned_first, taken
 
 
 def plain(order: list[int], item: list[int], most: int, category: list[int], cap: int) -> list[int]:
@@ -41,3 +41,10 @@ def test_without_a_cap_the_best_are_listed() -> None:
 
 def test_values_follow_their_places() -> None:
     assert taken(np.array([[5, 6, 7]]), np.array([[2, -1]]), -1).tolist() == [[7, -1]]
+
+
+def test_the_best_pinned_items_stand_first_and_nothing_else_moves() -> None:
+    item = np.array([[7, 3, 9, 5, -1], [1, 2, 4, 6, 8]])
+    order = np.array([[2, 0, 3, 1, 4], [0, 1, 2, 3, 4]])
+    assert pinned_first(order, item, np.array([3, 5]), 1).tolist() == [[3, 2, 0, 1, 4], [0, 1, 2, 3, 4]]
+    assert pinned_first(order, item, np.array([3, 5]), 2).tolist() == [[3, 1, 2, 0, 4], [0, 1, 2, 3, 4]]
