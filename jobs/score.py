@@ -8,11 +8,12 @@ A batch is scored, checked, written, and only then shown; a check that fails pub
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 
 import pyarrow as pa
-from pyspark import SparkFiles
+from pyspark import SparkFiles, TaskContext
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
@@ -103,6 +104,10 @@ def _scorer(catalogue: str) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.
     """The body of the UDF. The prepared folder travels with the job; each Python worker maps it once."""
 
     def body(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        task = TaskContext.get()
+        gpu = task.resources().get("gpu") if task is not None else None
+        if gpu is not None:  # Spark lends a task a device by its number, and leaves it to the task to use no other
+            os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpu.addresses)
         yield from predict.score_batches(batches, SparkFiles.get(catalogue))
 
     return body

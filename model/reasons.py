@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 
 from conf import columns as c
 from model.catalogue import Catalogue
+from model.cited import cited
 from model.item_state import DAY_US, FEATURE_AT, HOUR_US, ItemState
 from model.neighbors import Neighbors
 from model.pairs import Pairs
@@ -65,7 +66,7 @@ def explain(
         "new": lambda which: _new(age[which], released[which]),
         "beside": lambda which: _beside(catalogue, beside[which]),
         "audience": lambda which: _always("chosen lately by people with your taste", len(which)),
-        "taste": lambda which: _always("fits what you chose lately", len(which)),
+        "taste": lambda which: _fits(catalogue, users, row[which], item[which], neighbors),
         "rising": lambda which: pa.array([f"rising: {times:.1f}x its usual week" for times in usual[which]], pa.string()),
         "beside at least": lambda which: _beside(catalogue, beside[which]),
         "popular": lambda which: pa.array(popular(today[which], week[which]), pa.string()),
@@ -109,9 +110,19 @@ def _new(age_days: np.ndarray, released: np.ndarray) -> pa.Array:
 
 
 def _beside(catalogue: Catalogue, item: np.ndarray) -> pa.Array:
+    return _joined("often chosen with ", _titles(catalogue, item))
+
+
+def _fits(catalogue: Catalogue, users: UserBatch, row: np.ndarray, item: np.ndarray, neighbors: Neighbors) -> pa.Array:
+    event = cited(users, row, item, neighbors, catalogue)[:, 0]
+    said = _joined("fits what you chose lately, such as ", _titles(catalogue, np.maximum(users.item[row, event], 0)))
+    return pc.if_else(pa.array(event >= 0), said, "fits what you chose lately")
+
+
+def _titles(catalogue: Catalogue, item: np.ndarray) -> pa.Array:
     title = catalogue.titles.take(pa.array(item)).cast(pa.string())
     named = pc.fill_null(pc.greater(pc.binary_length(title), 0), False)
-    return _joined("often chosen with ", pc.if_else(named, title, catalogue.item_ids.take(pa.array(item)).cast(pa.string())))
+    return pc.if_else(named, title, catalogue.item_ids.take(pa.array(item)).cast(pa.string()))
 
 
 def _ago(us: np.ndarray) -> pa.Array:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from model.keys import NOTHING, best, bound, by_row, items, keys, scores
 from model.pairs import Pairs
+from model.retrieval_device import device, top_on
 
 _BLOCK = 8_192
 """Items a block: scores of 256 users then fit into a processor's cache of 8 MiB."""
@@ -33,9 +34,11 @@ def top_of_catalogue(
     found = np.full((rows, most), NOTHING)
     if not most or not rows:
         return np.zeros((rows, most), np.int64)
+    more, less = (by_block(pairs, catalogue, block) for pairs in (extra, barred))
+    if (where := device()) is not None:
+        return top_on(where, x_BD, y_ID, bias_I, more, less, most, block)
     buffer = torch.empty(rows * min(block, catalogue))
     beats = np.empty(rows * min(block, catalogue), bool)
-    more, less = (by_block(pairs, catalogue, block) for pairs in (extra, barred))
     for start in range(0, catalogue, block):
         y = y_ID[start : start + block]
         product = buffer[: rows * len(y)].view(rows, -1)

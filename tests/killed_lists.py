@@ -1,6 +1,6 @@
 """Scoring, publishing and vacuum that die at a named place; and a reader who looks at what is shown all the while.
 
-    python tests/killed_lists.py run WAREHOUSE_SETTINGS PLACE     # a night (or, at a place of the hour, an hour) that dies there
+    python tests/killed_lists.py run WAREHOUSE_SETTINGS PLACE SECONDS     # a night (or an hour, or vacuum) that dies so long after it
     python tests/killed_lists.py read TABLE STOP_FILE             # prints what a reader saw as JSON, once STOP_FILE is there
 """
 
@@ -34,11 +34,18 @@ PLACES: dict[str, tuple[tuple | str, str]] = {
     "before the night is shown": (NIGHT, "score.publish"),
     "while the night is shown": (NIGHT, RECOMMENDATIONS_LATEST.name),
     "before the night is on record": (NIGHT, "run_log._append"),
+    "before the hour reads": (HOUR, "score._users"),
+    "while the hour is written": (HOUR, RECOMMENDATIONS.name),
     "before the hour is shown": (HOUR, "score.publish"),
     "while the hour is shown": (HOUR, RECOMMENDATIONS_LATEST.name),
     "before the hour is on record": (HOUR, "run_log._append"),
     "during vacuum": ("vacuum", RECOMMENDATIONS_LATEST.name),
+    "during vacuum of what is on record": ("vacuum", RECOMMENDATIONS.name),
 }
+#: Seconds between the place and the end: other files, commits and checks are under way then. Times PLACES: 48 kills.
+DELAYS = (0.0, 0.05, 0.2, 0.8)
+_AFTER = 3.0
+"""A run that is through before its end waits for it so long."""
 
 
 def go(context: Context, what: tuple | str) -> None:
@@ -54,31 +61,39 @@ def go(context: Context, what: tuple | str) -> None:
 
 
 @contextlib.contextmanager
-def dying(context: Context, place: str, die: Callable[[], None]) -> Iterator[tuple | str]:
-    """Within this block what is yielded, when it is run, calls ``die`` at the place."""
+def dying(context: Context, place: str, die: Callable[[], None], delay: float = 0) -> Iterator[tuple | str]:
+    """Within this block what is yielded, when it is run, calls ``die`` at the place, or ``delay`` seconds after it, in another thread."""
     what, where = PLACES[place]
     if "." not in where:
-        watch = threading.Thread(target=_watch, args=(Path(context.settings.warehouse) / where, die), daemon=True)
+        watch = threading.Thread(target=_watch, args=(Path(context.settings.warehouse) / where, die, delay), daemon=True)
         watch.start()
         yield what
         return
     module, name = where.split(".")
     owner = {"score": score, "run_log": run_log}[module]
     kept = getattr(owner, name)
-    setattr(owner, name, lambda *_: die())
+
+    def reached(*told: object) -> object:
+        if not delay:
+            return die()
+        threading.Timer(delay, die).start()
+        return kept(*told)
+
+    setattr(owner, name, reached)
     try:
         yield what
     finally:
         setattr(owner, name, kept)
 
 
-def _watch(folder: Path, die: Callable[[], None]) -> None:
+def _watch(folder: Path, die: Callable[[], None], delay: float) -> None:
     def files() -> set[Path]:
         return {p for p in folder.rglob("*.parquet") if "_delta_log" not in p.parts}
 
     before = files()
     while files() == before:
         time.sleep(0.001)
+    time.sleep(delay)
     die()
 
 
@@ -114,5 +129,6 @@ if __name__ == "__main__":
         session = open_session(Spark(master="local[2]", shuffle_partitions=2), "kairos-killed")
         here = shop.context(session, load(Path(sys.argv[2])))
         # The JVM is a child, and would finish what it was told: the whole group goes.
-        with dying(here, sys.argv[3], lambda: os.killpg(0, signal.SIGKILL)) as asked:
+        with dying(here, sys.argv[3], lambda: os.killpg(0, signal.SIGKILL), float(sys.argv[4])) as asked:
             go(here, asked)
+            time.sleep(_AFTER)

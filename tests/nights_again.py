@@ -20,15 +20,9 @@ from jobs.ingest import ingest
 from jobs.score import score
 from jobs.train_model import train_model
 
-DAY = timedelta(days=1)
 #: Of the run that made a row, and not of what it says.
 _OF_THE_RUN = ("run_id", "events_version")
 Scoring = Callable[[], AbstractContextManager]
-
-
-def nights(count: int) -> list[datetime]:
-    """So many nights, the last of them shop.NIGHT."""
-    return [shop.NIGHT - k * DAY for k in reversed(range(count))]
 
 
 def _log(folder: Path, until: datetime) -> None:
@@ -36,15 +30,15 @@ def _log(folder: Path, until: datetime) -> None:
     log[log.when < until.strftime("%Y-%m-%dT%H:%M:%SZ")].to_csv(folder / "log.csv", index=False)
 
 
-def as_they_happened(spark: SparkSession, folder: Path, count: int, scoring: Scoring, train: bool = False, **settings: object) -> Context:
+def as_they_happened(spark: SparkSession, folder: Path, nights: list[datetime], scoring: Scoring, train: bool = False, **settings: object) -> Context:
     """Each night knows the log of its day only. ``train``: the first makes the model of them all."""
     folder.mkdir()
     context = shop.context(spark, shop.settings(folder, **settings))
-    for night in nights(count):
+    for night in nights:
         _log(folder, night)
         tonight = replace(context, as_of=night)
         ingest(tonight)
-        first = train and night == nights(count)[0]
+        first = train and night == nights[0]
         build(tonight, backfill=first)
         if first:
             train_model(tonight)
@@ -53,24 +47,29 @@ def as_they_happened(spark: SparkSession, folder: Path, count: int, scoring: Sco
     return context
 
 
-def made_later(spark: SparkSession, folder: Path, count: int, scoring: Scoring, **settings: object) -> Context:
+def made_later(spark: SparkSession, folder: Path, nights: list[datetime], scoring: Scoring, **settings: object) -> Context:
     """All of them from the whole log, and from what happened since."""
     folder.mkdir()
     context = shop.context(spark, shop.settings(folder, **settings))
-    _log(folder, shop.NIGHT + 3 * DAY)
-    ingest(replace(context, as_of=shop.NIGHT + 3 * DAY))
-    backfill(context, nights(count)[0], DAY, newest_first=True)
-    for night in nights(count):
-        tonight = replace(context, as_of=night)
-        with scoring():
-            score(tonight)
+    end = nights[-1] + timedelta(days=7)
+    _log(folder, end)
+    ingest(replace(context, as_of=end))
+    backfill(replace(context, as_of=nights[-1]), nights[0], nights[-1] - nights[-2], newest_first=True)
+    lists(context, nights, scoring)
     return context
 
 
-def rows(context: Context, count: int) -> Iterator[tuple[str, list[str]]]:
+def lists(context: Context, nights: list[datetime], scoring: Scoring) -> None:
+    """Score each night."""
+    for night in nights:
+        with scoring():
+            score(replace(context, as_of=night))
+
+
+def rows(context: Context, nights: list[datetime]) -> Iterator[tuple[str, list[str]]]:
     """All rows of the nights as text, table by table: equal iff equal byte for byte after sorting."""
     for table in (*FEATURE_TABLES, RECOMMENDATIONS):
         names = [name for name in table.column_names if name not in _OF_THE_RUN]
         read = context.warehouse.read(table).select(*names)
-        wanted = [pd.Timestamp(night) for night in nights(count)]
+        wanted = [pd.Timestamp(night) for night in nights]
         yield table.name, sorted(map(str, read.where(read.as_of_ts.isin(wanted)).collect()))

@@ -6,7 +6,9 @@ import json
 import os
 import subprocess
 import sys
+import time
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import killed_lists as killed
@@ -14,8 +16,10 @@ import pytest
 import shop
 import stub_lists
 import yaml
+from deltalake import DeltaTable
 
 from features.contracts import RECOMMENDATIONS, RECOMMENDATIONS_LATEST
+from jobs.maintain import Care, maintain
 from jobs.score import score
 
 pytestmark = [pytest.mark.spark, pytest.mark.slow]
@@ -70,8 +74,9 @@ def test_a_night_cut_before_it_is_shown_is_on_record_only_and_is_made_good(first
 
 
 @pytest.mark.soak
+@pytest.mark.parametrize("delay", killed.DELAYS)
 @pytest.mark.parametrize("place", killed.PLACES)
-def test_a_killed_process_leaves_whole_lists_and_one_plain_run_mends_the_rest(first, tmp_path, undisturbed, place):
+def test_a_killed_process_leaves_whole_lists_and_one_plain_run_mends_the_rest(first, tmp_path, undisturbed, place, delay):
     context = shop.copied(first, tmp_path)
     what = killed.PLACES[place][0]
     before(context, what)
@@ -80,7 +85,7 @@ def test_a_killed_process_leaves_whole_lists_and_one_plain_run_mends_the_rest(fi
     script, env = str(Path(killed.__file__)), os.environ | {"PYTHONPATH": str(ROOT)}
     table = context.warehouse.path(RECOMMENDATIONS_LATEST)
     with subprocess.Popen([sys.executable, script, "read", table, str(stop)], env=env, stdout=subprocess.PIPE, text=True) as reader:
-        done = subprocess.run([sys.executable, script, "run", str(file), place], env=env, capture_output=True, check=False, start_new_session=True)
+        done = subprocess.run([sys.executable, script, "run", str(file), place, str(delay)], env=env, capture_output=True, check=False, start_new_session=True)
         context = shop.context(context.spark, context.settings)
         killed.go(context, what)
         stop.touch()
@@ -89,3 +94,26 @@ def test_a_killed_process_leaves_whole_lists_and_one_plain_run_mends_the_rest(fi
     assert seen["wrong"] == [] and seen["looks"] > 20, seen
     assert seen["batches"] >= (1 if what == "vacuum" else 2), seen
     assert killed.state(context) == undisturbed[what]
+    for care in (Care.optimize, Care.vacuum):
+        maintain(shortly(context), care, names=[RECOMMENDATIONS_LATEST.name, RECOMMENDATIONS.name])
+    assert killed.state(context) == undisturbed[what]
+    assert files(context) == live_files(context), "something is left behind"
+
+
+def shortly(context):
+    """Settings with which vacuum deletes whatever no version needs."""
+    kept = context.settings.maintenance.model_copy(update={"vacuum_retention": timedelta(seconds=1)})
+    time.sleep(1.1)
+    return replace(context, settings=context.settings.model_copy(update={"maintenance": kept}))
+
+
+def files(context):
+    """Data files on disk of the lists."""
+    folders = [Path(context.warehouse.path(t)) for t in (RECOMMENDATIONS, RECOMMENDATIONS_LATEST)]
+    return {str(p) for folder in folders for p in folder.rglob("*.parquet") if "_delta_log" not in p.parts}
+
+
+def live_files(context):
+    """Those that the newest versions are made of."""
+    tables = [context.warehouse.path(t) for t in (RECOMMENDATIONS, RECOMMENDATIONS_LATEST)]
+    return {name.removeprefix("file://") for table in tables for name in DeltaTable(table).file_uris()}

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
-from hypothesis import given
+from hypothesis import HealthCheck, given
 from hypothesis import settings as limits
 from hypothesis import strategies as st
 
+from model import retrieval
 from model.pairs import Pairs
 from model.retrieval import top_of_catalogue
 
@@ -25,10 +27,14 @@ def brute(x: np.ndarray, y: np.ndarray, bias: np.ndarray, extra: Pairs, barred: 
     return np.where(np.isfinite(np.take_along_axis(score, order, 1)), order, -1)
 
 
-@limits(max_examples=200, deadline=None)
-@given(st.integers(0, 10_000), st.integers(1, 40), st.integers(1, 25))
-def test_the_top_of_the_catalogue_is_that_of_brute_force(seed: int, block: int, most: int) -> None:
-    """Small whole numbers, so that many scores are equal and none is rounded."""
+@pytest.mark.parametrize("where", [None, torch.device("cpu")])
+@limits(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 10_000), block=st.integers(1, 40), most=st.integers(1, 25))
+def test_the_top_of_the_catalogue_is_that_of_brute_force(
+    monkeypatch: pytest.MonkeyPatch, where: torch.device | None, seed: int, block: int, most: int
+) -> None:
+    """Small whole numbers, so that many scores are equal and none is rounded. The accelerator's way is tried on the processor."""
+    monkeypatch.setattr(retrieval, "device", lambda: where)
     rng = np.random.default_rng(seed)
     users, items, width = 4, int(rng.integers(1, 60)), 2
     x, y = (rng.integers(-2, 3, (n, width)).astype(np.float32) for n in (users, items))
