@@ -160,8 +160,20 @@ class Training(Node):
     learning_rate: Annotated[float, Field(gt=0)] = 2e-3
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
     processes: Annotated[int, Field(ge=1, le=1024)] = 1
+    launcher: Literal["torchrun", "spark"] = Field(
+        "torchrun", description="spark: processes run on Spark's executors, with a GPU each where these have them"
+    )
     threads: Count = Field(0, description="torch threads a process; 0: cores / processes")
+    shards: Positive = Field(2, description="pieces of a step; up to so many processes take the same steps as one does")
+    sparse_rows: Positive = Field(1_000_000, description="an id table of more rows learns only those that a step touches")
     max_seconds: Positive = Field(3600, description="stop cleanly after the epoch that passes this")
+    checkpoints: str = Field("{warehouse}/.training", description="where they lie: a folder that every node of a training sees")
+    checkpoint_every: Duration = timedelta(minutes=1)
+    checkpoint_steps: Count = Field(0, description="and after at most so many steps; 0: by time alone")
+    checkpoints_kept: Positive = 2
+    restarts: Count = Field(3, description="times that a trainer that died or fell silent is started again")
+    silence: Duration = Field(timedelta(seconds=40), description="a process that gives no sign for so long counts as dead")
+    compile: bool = Field(False, description="torch.compile the ranker; pays on GPUs")
     seed: int = 0
 
 

@@ -26,7 +26,8 @@ from jobs.errors import BusyError, DataQualityError, ModelGateError, UsageError
 from jobs.models import artifacts, registry_errors, tracking_uri
 from jobs.progress import console, step
 from jobs.run_log import recorded
-from jobs.train_model import built_anchors, follow, train_spec
+from jobs.train_model import built_anchors, train_spec
+from jobs.trainer import follow
 from jobs.tuned import said, settings_text, show
 from model import registry
 from model.search_space import changed

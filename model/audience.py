@@ -21,7 +21,8 @@ from scipy.sparse import csr_matrix
 from sklearn.utils.extmath import randomized_svd
 
 from conf import columns as c
-from model.data import Events, dataset, index_of, micros, moment
+from model.data import dataset, index_of, micros, moment
+from model.events import Events
 from model.item_state import DAY_US
 from model.spec import PredictSpec
 
@@ -102,7 +103,7 @@ def audience(basis: np.ndarray, users: Iterable[tuple[np.ndarray, np.ndarray]], 
 
 def histories(seen: Events, length: int) -> Iterable[tuple[np.ndarray, np.ndarray]]:
     """Blocks of users' last ``length`` events of what a moment has seen, as ``audience`` takes them."""
-    stop = np.cumsum(np.bincount(seen.user)) if len(seen.user) else np.zeros(0, np.int64)
+    stop = np.cumsum(seen.counted("user", len(seen.users))) if len(seen.user) else np.zeros(0, np.int64)
     start = np.concatenate([[0], stop[:-1]])
     for at in range(0, len(stop), _BLOCK):
         yield _last(seen.item, seen.us, start[at : at + _BLOCK], stop[at : at + _BLOCK], length)

@@ -9,7 +9,8 @@ from conf import columns as c
 from conf.settings import Settings
 from model.baselines import personal_lists, popularity_lists
 from model.catalogue import Catalogue
-from model.data import Events, read_table
+from model.data import read_table
+from model.events import Events
 from model.gate import PERSONAL, POPULARITY
 from model.labels import anchor_labels
 from model.metrics import find_hits, ndcg

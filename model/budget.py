@@ -25,3 +25,8 @@ class Budget:
         """Asked after each epoch: true once any process has passed the limit. Every process must ask alike."""
         self.stopped = self.stopped or self.world.add(float(self.used() > self.seconds))[0] > 0
         return self.stopped
+
+    def go_on(self, seconds: float, stopped: bool) -> None:
+        """Count what earlier processes of the same training have used."""
+        self.begun -= seconds
+        self.stopped = stopped

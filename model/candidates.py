@@ -62,8 +62,8 @@ class Moment:
     ) -> Moment:  # fmt: skip
         """Compute the vectors of the whole catalogue with the encoder as it is."""
         encoder.eval()
-        y = encoder.items.all(table.at(state))
-        popularity = encoder.popularity(state)
+        y = encoder.items.all(table.at(state)).cpu()
+        popularity = encoder.popularity(state).cpu()
         encoder.train()
         return cls(catalogue, state, neighbors, y, popularity, shared_lists(state, catalogue, settings.slate), audience)
 
@@ -73,7 +73,7 @@ class Moment:
     ) -> Candidates:
         """Slates and signals of users; ``encoder`` is in eval mode. ``repeat``: items may repeat."""
         items = len(self.catalogue)
-        x = encoder.interest(users, table, self.catalogue, self.state.as_of_us)
+        x = encoder.interest(users, table, self.catalogue, self.state.as_of_us).cpu()
         bias = torch.where(torch.from_numpy(self.state.available), self.popularity, -torch.inf)
         term = encoder.repeat_pairs(users.repeats, items)
         barred = None if repeat else seen_pairs(users, items)

@@ -1,12 +1,9 @@
 """Reads contract tables without a JVM: Delta at a pinned version, or parquet in tests, always as of a moment.
 
-Every read states its moment. Feature tables are read one ``as_of_ts`` partition at a time; events by the time law:
-``event_ts < as_of AND available_ts <= as_of``, ordered by (user, event_ts, event_id).
+Every read states its moment. Feature tables are read one ``as_of_ts`` partition at a time; events: ``model/events.py``.
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -67,67 +64,6 @@ def newest_partition(spec: TablesSpec, name: str, as_of_us: int) -> pa.Table:
     visible = ds.field(c.AS_OF_TS) <= moment(as_of_us)
     newest = pc.max(source.to_table(columns=[c.AS_OF_TS], filter=visible)[c.AS_OF_TS])
     return source.to_table(filter=ds.field(c.AS_OF_TS) == (newest if newest.is_valid else moment(as_of_us)))
-
-
-@dataclass(frozen=True)
-class Events:
-    """Visible events, ordered by (user, event_ts, event_id). ``item`` indexes the catalogue; -1: not in it."""
-
-    users: pa.Array
-    """User ids, sorted; ``user`` indexes it."""
-    user: np.ndarray
-    item: np.ndarray
-    us: np.ndarray
-    kind: np.ndarray
-    """Index into ``conf.columns.EVENT_TYPES``."""
-    value: np.ndarray
-    """NULL is 0."""
-    available_us: np.ndarray
-
-    def seen_at(self, moment_us: int) -> Events:
-        """The events that a run at this moment would have seen."""
-        keep = (self.us < moment_us) & (self.available_us <= moment_us)
-        rows = {k: getattr(self, k)[keep] for k in ("user", "item", "us", "kind", "value", "available_us")}
-        return Events(users=self.users, **rows)
-
-
-def read_events(spec: TablesSpec, as_of_us: int, item_ids: pa.Array) -> Events:
-    """Read the events visible at a moment."""
-    now = moment(as_of_us)
-    visible = (ds.field(c.EVENT_TS) < now) & (ds.field(c.AVAILABLE_TS) <= now)
-    names = [c.EVENT_ID, c.USER_ID, c.ITEM_ID, c.EVENT_TYPE, c.EVENT_TS, c.AVAILABLE_TS, c.VALUE]
-    table = dataset(spec.table("events")).to_table(columns=names, filter=visible)
-    users = pc.unique(table[c.USER_ID].combine_chunks())
-    users = users.take(pc.sort_indices(users))
-    user = index_of(table[c.USER_ID], users)
-    us = micros(table[c.EVENT_TS])
-    order = np.lexsort((us, user))
-    tied = (np.diff(us[order]) == 0) & (np.diff(user[order]) == 0)
-    if tied.any():
-        order = _break_ties(order, tied, table[c.EVENT_ID])
-    return Events(
-        users=users,
-        user=user[order],
-        item=index_of(table[c.ITEM_ID], item_ids)[order],
-        us=us[order],
-        kind=event_kind(table[c.EVENT_TYPE])[order],
-        value=pc.fill_null(table[c.VALUE].cast(pa.float32()), 0.0).to_numpy(zero_copy_only=False)[order],
-        available_us=micros(table[c.AVAILABLE_TS])[order],
-    )
-
-
-def _break_ties(order: np.ndarray, tied: np.ndarray, event_ids: pa.ChunkedArray) -> np.ndarray:
-    """Order events of one user at one moment by event_id; only those are compared as strings."""
-    group = np.concatenate([[0], np.cumsum(~tied)])
-    member = np.zeros(len(order), bool)
-    member[1:] |= tied
-    member[:-1] |= tied
-    at = np.flatnonzero(member)
-    ids = event_ids.take(pa.array(order[at]))
-    rank = pc.rank(ids.combine_chunks(), tiebreaker="dense").to_numpy()
-    order = order.copy()
-    order[at] = order[at][np.lexsort((rank, group[at]))]
-    return order
 
 
 def index_of(values: pa.ChunkedArray | pa.Array, value_set: pa.Array) -> np.ndarray:

@@ -1,33 +1,36 @@
 """Several trainer processes as one: the work is cut into shards, gradients are added up over shards, then averaged.
 
-The number of shards does not depend on the number of processes (as long as that is at most SHARDS), and each shard has
-its own seed: one process that walks through all shards takes the same steps as two that share them.
+The number of shards does not depend on the number of processes (as long as that is at most ``training.shards``; a training that
+goes on keeps the number that it began with), and each shard has its own seed: one process that walks through all shards takes the same steps as two that share them. DistributedDataParallel
+is not used for that reason: it averages over processes, not over targets, exchanges in the backward pass of every shard, and
+knows no row-sparse gradients beside dense ones. Here one flat all_reduce a step does what is needed.
 """
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 SHARDS = 2
+_CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
 class World:
-    """This process among all. ``shards``: the shards that it works on, of ``all_shards``."""
+    """This process among all. ``all_shards``: the pieces that a step is cut into, of all processes together; with fewer of them
+    than processes some have nothing to do."""
 
     rank: int
     size: int
-
-    @property
-    def all_shards(self) -> int:
-        """Shards of all processes together."""
-        return max(SHARDS, self.size)
+    all_shards: int = SHARDS
+    device: torch.device = _CPU
 
     @property
     def shards(self) -> list[int]:
@@ -39,6 +42,11 @@ class World:
         """The process that writes and logs."""
         return self.rank == 0
 
+    @property
+    def cuda(self) -> bool:
+        """Whether it computes on a GPU."""
+        return self.device.type == "cuda"
+
     def add(self, *numbers: float) -> list[float]:
         """Each number summed over the processes."""
         total = torch.tensor(numbers, dtype=torch.float64)
@@ -46,27 +54,91 @@ class World:
             dist.all_reduce(total)
         return total.tolist()
 
-    def average_gradients(self, parameters: Iterable[torch.nn.Parameter], count: float) -> None:
+    def agree(self, number: int, what: str) -> None:
+        """Raises RuntimeError on every process if they do not have the same number."""
+        found, squares = self.add(float(number), float(number) ** 2)
+        if squares * self.size != found**2:
+            raise RuntimeError(f"the {self.size} processes do not have the same {what}; this one has {number}")
+
+    def gather_rows(self, parts: dict[int, list[Tensor]], count: int) -> list[list[Tensor]]:
+        """All of ``count`` parts, each made by the process ``part % size`` as the same number of CPU tensors."""
+        if self.size == 1:
+            return [parts[k] for k in range(count)]
+        return [_spread(parts.get(k, []), k % self.size) for k in range(count)]
+
+    def average_gradients(self, dense: Sequence[Tensor], sparse: Sequence[Tensor], count: float) -> None:
         """Add gradients over processes and divide by the number of targets; parameters without a gradient get zeros."""
-        parameters = list(parameters)
-        for p in parameters:
+        for p in dense:
             if p.grad is None:
                 p.grad = torch.zeros_like(p)
-        if self.size > 1:
-            flat = torch.cat([p.grad.reshape(-1) for p in parameters])  # type: ignore[union-attr]
+        if self.size > 1 and dense:
+            flat = torch.cat([p.grad.reshape(-1) for p in dense])  # type: ignore[union-attr]
             dist.all_reduce(flat)
-            for p, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
+            for p, part in zip(dense, flat.split([p.numel() for p in dense]), strict=True):
                 p.grad = part.view_as(p)
-        for p in parameters:
+        for p in sparse:
+            p.grad = self._added_rows(torch.zeros_like(p, layout=torch.sparse_coo) if p.grad is None else p.grad)
+        for p in (*dense, *sparse):
             p.grad.div_(max(count, 1.0))  # type: ignore[union-attr]
 
+    def _added_rows(self, grad: Tensor) -> Tensor:
+        """A row-sparse gradient added over processes: they exchange the rows that they touched, and no others."""
+        grad = grad.coalesce()
+        if self.size == 1:
+            return grad
+        rows, values = grad.indices()[0], grad.values()
+        counts = torch.zeros(self.size, dtype=torch.int64, device=rows.device)
+        counts[self.rank] = len(rows)
+        dist.all_reduce(counts)
+        most = int(counts.max())
+        every_row = [rows.new_zeros(most) for _ in range(self.size)]
+        every_value = [values.new_zeros(most, *values.shape[1:]) for _ in range(self.size)]
+        dist.all_gather(every_row, torch.cat([rows, rows.new_zeros(most - len(rows))]))
+        dist.all_gather(every_value, torch.cat([values, values.new_zeros(most - len(rows), *values.shape[1:])]))
+        kept = [(r[:n], v[:n]) for r, v, n in zip(every_row, every_value, counts.tolist(), strict=True)]
+        joined = torch.cat([r for r, _ in kept])[None], torch.cat([v for _, v in kept])
+        return torch.sparse_coo_tensor(*joined, grad.shape, check_invariants=False).coalesce()
 
-def join_world() -> World:
-    """Join the process group that torchrun describes in the environment; alone without it."""
-    size = int(os.environ.get("WORLD_SIZE", "1"))
+
+ALONE = World(0, 1)
+
+
+def _spread(mine: Sequence[Tensor], owner: int) -> list[Tensor]:
+    """The tensors that one process has, on all: their number, types and shapes first."""
+    number = torch.tensor([len(mine)])
+    dist.broadcast(number, owner)
+    found = []
+    for k in range(int(number)):
+        here = dist.get_rank() == owner
+        about = torch.zeros(10, dtype=torch.int64)
+        if here:
+            about[: 2 + mine[k].ndim] = torch.tensor([_KINDS.index(mine[k].dtype), mine[k].ndim, *mine[k].shape])
+        dist.broadcast(about, owner)
+        kind, dimensions, *shape = about.tolist()
+        tensor = mine[k].contiguous() if here else torch.empty(shape[:dimensions], dtype=_KINDS[kind])
+        dist.broadcast(tensor, owner)
+        found.append(tensor)
+    return found
+
+
+_KINDS = (torch.float16, torch.float32, torch.float64, torch.int32, torch.int64, torch.bool)
+
+
+def join_world(shards: int = SHARDS, patience: timedelta = timedelta(minutes=10)) -> World:
+    """Join the process group that torchrun describes in the environment; alone without it.
+
+    With a GPU for each process of this machine, each takes its own and they speak NCCL (and gloo for what lies in memory);
+    else all compute on the CPU. ``patience``: how long a process waits for another in an exchange.
+    """
+    size, local = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("LOCAL_RANK", "0"))
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    cuda = torch.cuda.is_available() and torch.cuda.device_count() >= here
+    device = torch.device("cuda", local) if cuda else _CPU
+    if cuda:
+        torch.cuda.set_device(device)
     if size > 1:
-        dist.init_process_group("gloo")
-    return World(int(os.environ.get("RANK", "0")), size)
+        dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=patience)
+    return World(int(os.environ.get("RANK", "0")), size, max(shards, size), device)
 
 
 def leave_world(world: World) -> None:

@@ -24,6 +24,11 @@ from conf.settings import Settings
 from model.metrics import FEWEST, Draws
 
 ALL = "all"
+#: Settings of training that decide where and how fast, and not what comes out.
+HOW = frozenset({
+    "processes", "launcher", "threads", "max_seconds", "checkpoints", "checkpoint_every", "checkpoint_steps", "checkpoints_kept", "restarts",
+    "silence", "compile",
+})  # fmt: skip
 #: Metrics of a training (model/train.py) that are compared.
 TRAINED, POPULARITY, PERSONAL = "train_ndcg_at_10", "train_ndcg_popularity", "train_ndcg_personal"
 
@@ -59,7 +64,7 @@ class Shadow:
 def recipe(settings: Settings) -> dict[str, Any]:
     """The settings that decide what a training makes of given data, and not only where and how fast."""
     tree = settings.model_dump(mode="json", include={"features", "model", "slate", "training", "horizon", "repeat_consumption"})
-    tree["training"] = {k: v for k, v in tree["training"].items() if k not in ("processes", "threads", "max_seconds")}
+    tree["training"] = {k: v for k, v in tree["training"].items() if k not in HOW}
     return tree
 
 

@@ -15,6 +15,7 @@ from conf import columns as c
 from conf.settings import Model as ModelSettings
 from model.attention import Block
 from model.catalogue import FACET_BUCKETS, Catalogue
+from model.device import on
 from model.item_state import DAY_PATCH, FEATURES, HOUR_PATCH, ItemState
 
 _EVIDENCE = 3.0
@@ -24,17 +25,18 @@ _EVIDENCE = 3.0
 class ItemTable:
     """Tensors of the whole catalogue that ``ItemTower`` gathers from: what does not change, and the state at a moment."""
 
-    def __init__(self, catalogue: Catalogue, vocabulary: np.ndarray):
-        """``vocabulary``: row of each item in the id embedding, 0 where it has none."""
-        self.vocabulary = torch.from_numpy(vocabulary.astype(np.int64))
-        self.facet = torch.from_numpy(catalogue.facet_bucket.astype(np.int64))
-        self.content = None if catalogue.content is None else torch.from_numpy(catalogue.content)
-        self.evidence = torch.zeros(len(catalogue), 1)
+    def __init__(self, catalogue: Catalogue, vocabulary: np.ndarray, device: torch.device | None = None):
+        """``vocabulary``: row of each item in the id embedding, 0 where it has none. ``device``: the encoder's; None: the CPU."""
+        self.device = device or torch.device("cpu")
+        self.vocabulary = on(self.device, vocabulary.astype(np.int64))
+        self.facet = on(self.device, catalogue.facet_bucket.astype(np.int64))
+        self.content = None if catalogue.content is None else on(self.device, catalogue.content)
+        self.evidence = torch.zeros(len(catalogue), 1, device=self.device)
         self.state: ItemState | None = None
 
     def know(self, sales: np.ndarray) -> None:
         """Set how often each item was seen in what the encoder has been trained on."""
-        n = torch.from_numpy(np.asarray(sales, np.float32))[:, None]
+        n = on(self.device, np.asarray(sales, np.float32))[:, None]
         self.evidence = n / (n + _EVIDENCE)
 
     def at(self, state: ItemState | None) -> ItemTable:
@@ -71,17 +73,17 @@ class ItemTower(nn.Module):
         what = self.what(table, item)
         if table.state is None or not self.settings.use_item_time:
             return what + self.masked_time
-        rows = item.numpy()
+        rows = item.cpu().numpy()
         return what + self.series(
-            torch.from_numpy(table.state.features[rows]),
-            torch.from_numpy(table.state.days[rows].astype(np.float32)),
-            torch.from_numpy(table.state.hours[rows].astype(np.float32)),
+            on(table.device, table.state.features[rows]),
+            on(table.device, table.state.days[rows].astype(np.float32)),
+            on(table.device, table.state.hours[rows].astype(np.float32)),
         )
 
     @torch.no_grad()
     def all(self, table: ItemTable, block: int = 8192) -> Tensor:
         """Vectors of the whole catalogue, (I, D), in blocks that bound memory."""
-        items = torch.arange(len(table.vocabulary))
+        items = torch.arange(len(table.vocabulary), device=table.device)
         return torch.cat([self(table, part) for part in items.split(block)])
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from model.data import Events, index_of
+from model.data import index_of
+from model.events import Events
 from model.pairs import Pairs
 from model.slate import seen_pairs
 from model.users import UserBatch
@@ -13,9 +14,9 @@ from model.users import UserBatch
 
 def anchor_labels(events: Events, users: UserBatch, anchor_us: int, horizon_us: int, items: int, repeat: bool) -> Pairs:
     """(row of ``users``, item) pairs of the window, each once; without seen items where items do not repeat."""
-    inside = (events.us >= anchor_us) & (events.us < anchor_us + horizon_us) & (events.item >= 0)
-    row = index_of(events.users, users.user_ids.cast(pa.string()))[events.user[inside]].astype(np.int64)
-    item = events.item[inside].astype(np.int64)
+    user, item = events.window(anchor_us, anchor_us + horizon_us)
+    row = index_of(events.users, users.user_ids.cast(pa.string()))[user].astype(np.int64)
+    item = item.astype(np.int64)
     known = row >= 0
     labels = Pairs.add_up(row[known], item[known], np.ones((int(known.sum()), 1), np.float32), items)
     if repeat:

@@ -15,10 +15,10 @@ def local_softmax(x_PD: Tensor, y_PD: Tensor, item_P: Tensor, block: int = 256) 
     """
     total, count = x_PD.new_zeros(()), 0
     for x, y, item in zip(x_PD.split(block), y_PD.split(block), item_P.split(block), strict=True):
-        logits = x @ y.T
+        logits = (x @ y.T).float()
         same = (item[:, None] == item[None, :]).fill_diagonal_(False)
         logits = logits.masked_fill(same, -1e9)
-        total = total + torch.nn.functional.cross_entropy(logits, torch.arange(len(x)), reduction="sum")
+        total = total + torch.nn.functional.cross_entropy(logits, torch.arange(len(x), device=x.device), reduction="sum")
         count += len(x)
     return total, count
 
@@ -30,7 +30,7 @@ def multi_positive_softmax(score_BN: Tensor, target_BN: Tensor) -> tuple[Tensor,
     """
     positives = target_BN.sum(dim=1)
     rows = positives > 0
-    log_p = score_BN[rows].log_softmax(dim=1).masked_fill(target_BN[rows] == 0, 0.0)
+    log_p = score_BN[rows].float().log_softmax(dim=1).masked_fill(target_BN[rows] == 0, 0.0)
     return -((log_p * target_BN[rows]).sum(dim=1) / positives[rows]).sum(), int(rows.sum())
 
 
@@ -42,6 +42,7 @@ def sampled_softmax(
     ``log_q_M``: log of the expected number of times a negative is drawn; ``hit_PM``: the negative is a positive;
     ``weight_P``: weight of each positive.
     """
-    logits = (negative_PM - log_q_M).masked_fill(hit_PM, -1e9)
+    positive_P = positive_P.float()
+    logits = (negative_PM.float() - log_q_M).masked_fill(hit_PM, -1e9)
     each = torch.cat([positive_P[:, None], logits], dim=1).logsumexp(dim=1) - positive_P
     return (each * weight_P).sum(), float(weight_P.sum())

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from conf.settings import Model as ModelSettings
 from model.catalogue import Catalogue
+from model.device import on
 from model.item_state import DECAYED, FEATURE_AT, FEATURES, ItemState
 from model.item_temporal import ItemTable, ItemTower
 from model.pairs import Pairs
@@ -35,34 +36,40 @@ class Encoder(nn.Module):
         self.popularity_weight = nn.Parameter(weight)
         self.repeat_weight = nn.Parameter(torch.full((6,), 0.3))
 
+    @property
+    def device(self) -> torch.device:
+        """Where the encoder computes."""
+        return self.popularity_weight.device
+
     def popularity(self, state: ItemState, rows: np.ndarray | slice = slice(None)) -> Tensor:
         """The popularity term of items at a moment, (items,)."""
         columns = state.features[rows][:, [FEATURE_AT[name] for name in _POPULAR]]
-        return torch.from_numpy(columns) @ self.popularity_weight
+        return on(self.device, columns) @ self.popularity_weight
 
     def repeat(self, repeats: Repeats) -> Tensor:
         """The repeat term of (user, item) pairs, (pairs,)."""
         logs = np.log(repeats.decayed + _FLOOR) - np.log(_FLOOR)
-        rows = torch.from_numpy(np.column_stack([logs, np.log1p(repeats.count)]).astype(np.float32))
+        rows = on(self.device, np.column_stack([logs, np.log1p(repeats.count)]).astype(np.float32))
         return (rows @ self.repeat_weight) * self.settings.use_repeats
 
     @torch.no_grad()
     def repeat_pairs(self, repeats: Repeats, items: int) -> Pairs:
         """The repeat term as pairs with one channel."""
-        return Pairs.gather(repeats.user, repeats.item, self.repeat(repeats).numpy()[:, None], items)
+        return Pairs.gather(repeats.user, repeats.item, self.repeat(repeats).cpu().numpy()[:, None], items)
 
     def interest(self, users: UserBatch, table: ItemTable, catalogue: Catalogue, as_of_us: int) -> Tensor:
         """x̂ of users at a moment, (B, D)."""
-        length = torch.from_numpy(users.length)
-        state, last_us = torch.zeros(len(users), self.users.start.shape[0]), torch.zeros(len(users), dtype=torch.int64)
+        device = self.device
+        length = on(device, users.length)
+        state, last_us = torch.zeros(len(users), self.users.start.shape[0], device=device), torch.zeros_like(length)
         for rows in self._of_like_length(users.length):
-            width, own = max(int(users.length[rows].max(initial=0)), 1), torch.from_numpy(rows)
+            width, own = max(int(users.length[rows].max(initial=0)), 1), on(device, rows)
             item, kind, us, value, start = (a[rows, :width] for a in (users.item, users.kind, users.us, users.value, users.start))
-            at, moments = torch.from_numpy(item.astype(np.int64)), torch.from_numpy(us)
+            at, moments = on(device, item.astype(np.int64)), on(device, us)
             vectors = self.items.what(table, at.clamp(min=0)) * (at >= 0)[..., None]
-            told = torch.from_numpy(kind.astype(np.int64)), moments, torch.from_numpy(value), torch.from_numpy(start)
+            told = on(device, kind.astype(np.int64)), moments, on(device, value), on(device, start)
             state = state.index_copy(0, own, self.users.last(self.users.states(vectors, *told), length[own]))
-            last_us[own] = moments[torch.arange(len(rows)), (length[own] - 1).clamp(min=0)]
+            last_us[own] = moments[torch.arange(len(rows), device=device), (length[own] - 1).clamp(min=0)]
         now = torch.full_like(last_us, as_of_us)
         age = torch.where(length > 0, now - last_us, 0)
         return self.users.query(state, age, now, self._long(users, table, catalogue))
@@ -75,16 +82,17 @@ class Encoder(nn.Module):
 
     def _long(self, users: UserBatch, table: ItemTable, catalogue: Catalogue) -> Tensor:
         mine = users.repeats
-        weight = torch.from_numpy(mine.decayed[:, -2].astype(np.float32))
-        user = torch.from_numpy(mine.user)
-        total = torch.zeros(len(users)).index_add_(0, user, weight).clamp(min=1e-6)
-        vectors = self.items.what(table, torch.from_numpy(mine.item))
+        device = self.device
+        weight = on(device, mine.decayed[:, -2].astype(np.float32))
+        user = on(device, mine.user)
+        total = torch.zeros(len(users), device=device).index_add_(0, user, weight).clamp(min=1e-6)
+        vectors = self.items.what(table, on(device, mine.item))
         vectors = vectors * (weight / total[user])[:, None]
-        habit = torch.zeros(len(users), vectors.shape[1]).index_add_(0, user, vectors)
-        bucket = torch.from_numpy(np.append(catalogue.category_bucket, 0).astype(np.int64)[users.long_code])
-        share = torch.from_numpy(users.long_weight)[..., None]
+        habit = torch.zeros(len(users), vectors.shape[1], device=device).index_add_(0, user, vectors)
+        bucket = on(device, np.append(catalogue.category_bucket, 0).astype(np.int64)[users.long_code])
+        share = on(device, users.long_weight)[..., None]
         category = (self.items.facet(bucket) * share).sum(dim=1)
-        return self.users.profile(torch.from_numpy(users.profile), habit, category)
+        return self.users.profile(on(device, users.profile), habit, category)
 
     @torch.no_grad()
     def fit_scales(self, state: ItemState, users: UserBatch) -> None:

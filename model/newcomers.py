@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from conf import columns as c
-from model.data import Events
+from model.events import Events
 from model.item_state import ItemState
 from model.pairs import Pairs
 
@@ -81,10 +81,7 @@ def best_ranking(
 def _window(events: Events, state: ItemState, horizon_us: int) -> tuple[Pairs, np.ndarray, np.ndarray]:
     """What was chosen in the window, by whom for the first time, and by whom at all."""
     anchor = state.as_of_us
-    inside = (events.us >= anchor) & (events.us < anchor + horizon_us) & (events.item >= 0)
-    truth = Pairs.add_up(
-        events.user[inside], events.item[inside].astype(np.int64), np.ones((int(inside.sum()), 1), np.float32),
-        len(state.available),
-    )  # fmt: skip
+    user, item = events.window(anchor, anchor + horizon_us)
+    truth = Pairs.add_up(user, item.astype(np.int64), np.ones((len(user), 1), np.float32), len(state.available))
     everyone = np.unique(truth.user)
     return truth, np.setdiff1d(everyone, events.seen_at(anchor).user), everyone

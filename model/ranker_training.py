@@ -8,25 +8,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from conf.settings import Settings
-from model.budget import Budget
 from model.candidates import Moment
-from model.distributed import World, batches, seeded
-from model.encoder_training import NonFiniteLoss
+from model.device import batch_on
+from model.distributed import ALONE, World, batches, seeded
 from model.item_temporal import ItemTable
+from model.loop import Loop, Place, Task
 from model.losses import multi_positive_softmax
 from model.network import Encoder
+from model.optimizers import Group, Optimizers
 from model.pairs import Pairs
 from model.recommend import Ranker
 from model.slate import SOURCES
 from model.users import UserBatch
 
+NETWORK = "ranker"
 _BLOCK = 256
 _KEPT = 80
 """Candidates of a slate in one training step."""
@@ -54,32 +56,46 @@ class AnchorSlates:
 
 
 def collect(moment: Moment, encoder: Encoder, table: ItemTable, users: UserBatch, labels: Pairs, settings: Settings,
-            repeat: bool) -> AnchorSlates:  # fmt: skip
-    """Build the slates of the users who have labels, with the encoder as it is now."""
+            repeat: bool, world: World = ALONE) -> AnchorSlates:  # fmt: skip
+    """Build the slates of the users who have labels, with the encoder as it is now; each process those of some blocks."""
     rows = np.unique(labels.user)
-    found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-    xs = []
-    hits = np.zeros(len(SOURCES) + 1)
+    blocks = [rows[at : at + _BLOCK] for at in range(0, len(rows), _BLOCK)]
+    made: dict[int, list[Tensor]] = {}
     encoder.eval()
-    for block in range(0, len(rows), _BLOCK):
-        mine = rows[block : block + _BLOCK]
-        made = moment.candidates(encoder, table, users.take(mine), settings, repeat)
-        wanted = np.isin(labels.user, mine)
-        here = Pairs(np.searchsorted(mine, labels.user[wanted]) * labels.items + labels.item[wanted], labels.values[wanted], labels.items)
-        _, hit = here.find(made.slates.item)
-        for j, name in enumerate(SOURCES):
-            hits[j] += (hit & made.slates.from_source(name)).sum()
-        hits[-1] += hit.sum()
-        found.append((made.slates.item, made.signals.astype(np.float16), hit.astype(np.float32)))
-        xs.append(made.x)
+    for k in range(world.rank, len(blocks), world.size):
+        found = moment.candidates(encoder, table, users.take(blocks[k]), settings, repeat)
+        wanted = np.isin(labels.user, blocks[k])
+        here = Pairs(np.searchsorted(blocks[k], labels.user[wanted]) * labels.items + labels.item[wanted], labels.values[wanted], labels.items)
+        _, hit = here.find(found.slates.item)
+        hits = [(hit & found.slates.from_source(name)).sum() for name in SOURCES]
+        each = found.slates.item, found.signals.astype(np.float16), hit.astype(np.float32), np.array([*hits, hit.sum()], np.float64)
+        made[k] = [*map(torch.from_numpy, each), found.x]
     encoder.train()
-    recall = dict(zip((*SOURCES, "all"), (hits / max(len(labels.keys), 1)).round(4).tolist(), strict=True))
-    width = max(item.shape[1] for item, *_ in found)
+    parts = world.gather_rows(made, len(blocks))
+    share = torch.stack([part[3] for part in parts]).sum(dim=0).numpy() / max(len(labels.keys), 1)
+    recall = dict(zip((*SOURCES, "all"), share.round(4).tolist(), strict=True))
+    width = max(part[0].shape[1] for part in parts)
     item, signals, target = (
-        np.concatenate([_widen(part[k], width, fill) for part in found]) for k, fill in ((0, -1), (1, 0), (2, 0))
+        np.concatenate([_widen(part[k].numpy(), width, fill) for part in parts]) for k, fill in ((0, -1), (1, 0), (2, 0))
     )
     counts = np.bincount(labels.user, minlength=len(users))[rows]
-    return AnchorSlates(moment, users.take(rows), item, signals, target, counts, torch.cat(xs), recall)
+    return AnchorSlates(moment, users.take(rows), item, signals, target, counts, torch.cat([part[4] for part in parts]), recall)
+
+
+def stored(slates: AnchorSlates) -> tuple[dict[str, Tensor], dict]:
+    """What of an anchor's slates cannot be made again once the encoder has learned more: tensors and JSON."""
+    moment = slates.moment
+    arrays = {name: torch.from_numpy(getattr(slates, name)) for name in ("item", "signals", "target")}
+    return {**arrays, "x": slates.x, "y": moment.y, "popularity": moment.popularity}, {"recall": slates.recall}
+
+
+def restored(kept: tuple[dict[str, Tensor], dict], moment: Moment, users: UserBatch, labels: Pairs) -> AnchorSlates:
+    """The slates of which ``stored`` gave the one part; ``moment``, ``users`` and ``labels`` are read again."""
+    tensors, about = kept
+    rows, counts = np.unique(labels.user, return_counts=True)
+    before = replace(moment, y=tensors["y"], popularity=tensors["popularity"])
+    item, signals, target = (tensors[name].numpy() for name in ("item", "signals", "target"))
+    return AnchorSlates(before, users.take(rows), item, signals, target, counts, tensors["x"], about["recall"])
 
 
 def _widen(array: np.ndarray, width: int, fill: float) -> np.ndarray:
@@ -96,9 +112,7 @@ class RankerTrainer:
 
     ranker: Ranker
     settings: Settings
-    world: World
-    budget: Budget
-    targets: int = 0
+    loop: Loop
 
     def fit_scale(self, anchors: list[AnchorSlates]) -> None:
         """Fix the scales of the signals from the candidates of some users of each anchor (the same on every rank)."""
@@ -111,52 +125,39 @@ class RankerTrainer:
 
         At least ``epochs``, and as many as make ``_LEAST_STEPS`` steps.
         """
-        training = self.settings.training
+        training, loop = self.settings.training, self.loop
         useful = [np.flatnonzero(a.target.sum(axis=1) > 0) for a in anchors]
-        optimizer = torch.optim.AdamW(self.ranker.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay)
-        per_epoch = sum(len(list(batches(len(u), World(0, 1), self._batch, (0,)))) for u in useful)
+        per_epoch = sum(len(list(batches(len(u), World(0, 1, loop.world.all_shards), self._batch, (0,)))) for u in useful)
         epochs = max(epochs, math.ceil(_LEAST_STEPS / max(per_epoch, 1)))
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, training.learning_rate, total_steps=max(per_epoch * epochs, 2), pct_start=0.1, anneal_strategy="cos"
-        )
-        losses = []
-        for epoch in range(epochs):
-            sums = [0.0, 0.0]
-            for step, (k, shards) in enumerate(self._mixed(useful, (training.seed, phase, epoch))):
-                total, count = 0.0, 0
-                optimizer.zero_grad()
-                for shard, rows in shards.items():
-                    if len(rows):
-                        parts = (training.seed, phase, epoch, step, shard)
-                        torch.manual_seed(seeded(*parts).initial_seed())
-                        loss, n = self._loss(anchors[k], np.sort(useful[k][rows.numpy()]), seeded(*parts, 1))
-                        loss.backward()
-                        total, count = total + float(loss.detach()), count + n
-                total, everyone = self.world.add(total, count)
-                if not np.isfinite(total):
-                    raise NonFiniteLoss(f"ranker: loss is {total} (phase {phase}, epoch {epoch}, step {step}); lower training.learning_rate")
-                self.world.average_gradients(self.ranker.parameters(), everyone)
-                torch.nn.utils.clip_grad_norm_(self.ranker.parameters(), 5.0)
-                optimizer.step()
-                schedule.step()
-                sums = [sums[0] + total, sums[1] + everyone]
-                self.targets += int(everyone)
-            losses.append(sums[0] / max(sums[1], 1))
-            if self.budget.spent():
-                break
-        return losses
+        optimizers = Optimizers([Group(list(self.ranker.parameters()), training.learning_rate)], [], training.weight_decay, loop.world.cuda)
+        optimizers.one_cycle(training.learning_rate, per_epoch * epochs)
+        if loop.checkpoints is not None:
+            loop.checkpoints.add(NETWORK, self.ranker, optimizers)
+
+        def prepare(rows: tuple[int, np.ndarray], place: Place) -> tuple[dict, Tensor]:
+            anchor, users = rows
+            return self._batch_of(anchors[anchor], np.sort(useful[anchor][users]), place.generator(1))
+
+        def steps(epoch: int) -> Iterator[dict[int, tuple[int, np.ndarray]]]:
+            return self._mixed(useful, (training.seed, phase, epoch))
+
+        def loss(batch: tuple[dict, Tensor]) -> tuple[Tensor, int]:
+            return multi_positive_softmax(self.ranker(**batch[0]), batch[1])
+
+        return loop.fit(Task(NETWORK, phase, steps, prepare, loss), optimizers, epochs)
 
     @property
     def _batch(self) -> int:
         return max(16, self.settings.training.batch_users // 2)
 
-    def _mixed(self, useful: list[np.ndarray], parts: tuple[int, ...]) -> Iterator[tuple[int, dict[int, Tensor]]]:
-        loops = [list(batches(len(u), self.world, self._batch, (*parts, k))) for k, u in enumerate(useful)]
+    def _mixed(self, useful: list[np.ndarray], parts: tuple[int, ...]) -> Iterator[dict[int, tuple[int, np.ndarray]]]:
+        loops = [list(batches(len(u), self.loop.world, self._batch, (*parts, k))) for k, u in enumerate(useful)]
         steps = [(k, shards) for k, loop in enumerate(loops) for shards in loop]
         for at in torch.randperm(len(steps), generator=seeded(*parts)).tolist():
-            yield steps[at]
+            k, shards = steps[at]
+            yield {shard: (k, rows.numpy()) for shard, rows in shards.items() if len(rows)}
 
-    def _loss(self, anchor: AnchorSlates, rows: np.ndarray, generator: torch.Generator) -> tuple[Tensor, int]:
+    def _batch_of(self, anchor: AnchorSlates, rows: np.ndarray, generator: torch.Generator) -> tuple[dict, Tensor]:
         item, target = anchor.item[rows], anchor.target[rows]
         # Each pass sees another part of a slate: all that was chosen, and some of what was not.
         chance = torch.rand(item.shape, generator=generator).numpy() + 2 * target - 2 * (item < 0)
@@ -164,7 +165,7 @@ class RankerTrainer:
         item, target = np.take_along_axis(item, kept, 1), np.take_along_axis(target, kept, 1)
         item, signals, target = _trim(item, anchor.signals[rows[:, None], kept].astype(np.float32), target)
         inputs = anchor.moment.ranker_inputs(anchor.users.take(rows), item, signals, anchor.x[rows])
-        return multi_positive_softmax(self.ranker(**inputs), torch.from_numpy(target))
+        return inputs, torch.from_numpy(target)
 
     def ndcg(self, anchor: AnchorSlates, k: int = 10) -> float:
         """NDCG@k over the anchor's users, labels outside the slate counted as missed."""
@@ -179,7 +180,7 @@ class RankerTrainer:
             rows = np.arange(block, min(block + _BLOCK, len(anchor.item)))
             item, signals, target = _trim(anchor.item[rows], anchor.signals[rows].astype(np.float32), anchor.target[rows])
             inputs = anchor.moment.ranker_inputs(anchor.users.take(rows), item, signals, anchor.x[rows])
-            order = np.argsort(-self.ranker(**inputs).numpy(), axis=1, kind="stable")[:, :k]
+            order = np.argsort(-self.ranker(**batch_on(self.loop.world.device, inputs)).cpu().numpy(), axis=1, kind="stable")[:, :k]
             gain = np.take_along_axis(target, order, 1)
             ideal = np.cumsum(_DISCOUNT[:k])[np.minimum(anchor.labels[rows], k) - 1]
             each[rows] = (gain * _DISCOUNT[: gain.shape[1]]).sum(axis=1) / ideal

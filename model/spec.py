@@ -69,6 +69,7 @@ class TrainSpec(TablesSpec):
     repeat_consumption: bool = True
     settings: dict[str, Any]
     output: str
+    checkpoints: str | None = Field(None, description="folder of the checkpoints; without it nothing is kept of a killed run")
     run: RunRef | None = None
 
     @model_validator(mode="after")

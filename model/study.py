@@ -23,10 +23,11 @@ from conf import columns as c
 from model import tracking
 from model.budget import Budget
 from model.catalogue import Catalogue
-from model.data import DataError, moment, read_events, read_table
-from model.distributed import World, set_threads
-from model.encoder_training import NonFiniteLoss
+from model.data import DataError, moment, read_table
+from model.distributed import ALONE, set_threads
+from model.events import read_events
 from model.labels import anchor_labels
+from model.loop import Loop, NonFiniteLoss
 from model.metrics import Draws, poisson_weights
 from model.ranker_training import AnchorSlates, RankerTrainer, collect
 from model.search_space import changed, put
@@ -34,13 +35,12 @@ from model.spec import StudySpec, TrainSpec, read_study
 from model.study_record import fail, finish, is_as_is, next_trial, open_study, stop
 from model.train import Trained, moment_at, read_state, read_users, train
 
-_ALONE = World(0, 1)
 METRIC = "ndcg_at_10"
 
 
 def work(spec: StudySpec) -> None:
     """Try settings until there are as many trials as asked, or the time is over."""
-    study, budget = open_study(spec), Budget(spec.max_seconds, _ALONE)
+    study, budget = open_study(spec), Budget(spec.max_seconds, ALONE)
     while not budget.spent():
         trial = next_trial(study, spec)
         if trial is None:
@@ -79,10 +79,11 @@ def judge(spec: StudySpec, settings: dict[str, Any], anchor_us: int) -> Draws:
     Raises DataError where nobody did.
     """
     training = spec.training(anchor_us, settings)
-    trained = train(training, _ALONE, tell=False)
+    trained = train(training, ALONE, tell=False)
     slates = judged_slates(spec.base, training, trained)
-    budget = Budget(trained.settings.training.max_seconds, _ALONE)
-    each = RankerTrainer(trained.ranker, trained.settings, _ALONE, budget).ndcg_each(slates)
+    training_settings = trained.settings.training
+    loop = Loop(training_settings, ALONE, Budget(training_settings.max_seconds, ALONE))
+    each = RankerTrainer(trained.ranker, trained.settings, loop).ndcg_each(slates)
     keys = np.array([_key(user) for user in slates.users.user_ids.to_pylist()])
     # The draws in use decide, whatever a trial changes: all trials must be drawn alike to be compared.
     return Draws.of(each, poisson_weights(keys, spec.base.resolved_settings().evaluation.draws))

@@ -8,7 +8,8 @@ has slates whose scores were as fresh as they will be in use.
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +24,21 @@ from model.baseline_ndcg import baseline_ndcg
 from model.budget import Budget
 from model.candidates import Moment
 from model.catalogue import Catalogue, build_catalogue
-from model.data import DataError, Events, newest_partition, read_events, read_table, require_partition
+from model.checkpoints import Checkpoints
+from model.data import DataError, newest_partition, read_table, require_partition
 from model.distributed import World, join_world, leave_world, set_threads
-from model.encoder_training import EncoderTrainer, NonFiniteLoss
+from model.encoder_training import EncoderTrainer
+from model.event_store import stored_events
+from model.events import Events
 from model.item_state import COLUMNS, ItemState, build_item_state
 from model.item_temporal import ItemTable
 from model.labels import anchor_labels
+from model.life import live, refuse
+from model.loop import Loop, NonFiniteLoss
 from model.neighbors import build_neighbors
 from model.network import Encoder
 from model.newcomers import FUSED, best_ranking
-from model.ranker_training import AnchorSlates, RankerTrainer, collect
+from model.ranker_training import AnchorSlates, RankerTrainer, collect, restored, stored
 from model.recommend import Ranker
 from model.signals import signal_names
 from model.spec import TrainSpec, read_spec
@@ -71,7 +77,7 @@ def read_state(spec: TrainSpec, as_of_us: int, catalogue: Catalogue) -> ItemStat
 
 def sales(seen: Events, items: int) -> np.ndarray:
     """How often each item was chosen in what a moment has seen: what the encoder can have learned of it."""
-    return np.bincount(seen.item[seen.item >= 0], minlength=items).astype(np.float32)
+    return seen.counted("item", items, lambda part: seen.item[part] >= 0).astype(np.float32)
 
 
 def audience_at(seen: Events, moment_us: int, items: int, settings: Settings) -> Audience:
@@ -91,24 +97,36 @@ def moment_at(spec: TrainSpec, encoder: Encoder, table: ItemTable, seen: Events,
 
 
 def train(spec: TrainSpec, world: World, tell: bool = True) -> Trained:
-    """Run the whole walk; every rank returns the same networks. ``tell``: print what is done."""
+    """Run the whole walk; every rank returns the same networks. ``tell``: print what is done.
+
+    With ``spec.checkpoints`` it goes on from the newest checkpoint there: what that has done is passed over, and ends in the
+    same weights to the bit as without interruption, on the CPU and with as many processes.
+    """
     settings = spec.resolved_settings()
-    torch.set_deterministic_debug_mode("error")
+    torch.set_deterministic_debug_mode("default" if world.cuda else "error")
+    if world.cuda:
+        torch.set_float32_matmul_precision("high")
     torch.manual_seed(settings.training.seed)
     budget = Budget(settings.training.max_seconds, world)
     clock = _Clock(world, budget, tell)
+    loop = _loop(spec, settings, world, budget, clock)
     ids = require_partition(spec, "item_temporal", spec.as_of_us, [c.ITEM_ID])[c.ITEM_ID].combine_chunks()
     catalogue = build_catalogue(read_table(spec, "items"), ids)
-    events = read_events(spec, spec.as_of_us, catalogue.item_ids)
+    folder = Path(spec.checkpoints) if spec.checkpoints else None
+    events = stored_events(spec, spec.as_of_us, catalogue.item_ids, folder, world)
     if not len(events.us):
         raise DataError("no event is visible at as_of: nothing to learn from; run jobs/ingest.py, or choose a later --as-of")
     sold = sales(events, len(catalogue))
     vocabulary = np.where(sold > 0, np.cumsum(sold > 0), 0)
-    table = ItemTable(catalogue, vocabulary)
+    table = ItemTable(catalogue, vocabulary, world.device)
     content = 0 if catalogue.content is None else catalogue.content.shape[1]
     encoder = Encoder(int(vocabulary.max()) + 1, content, settings.model)
     ranker = Ranker(len(signal_names(catalogue.facet_names)), len(catalogue.facet_names), settings.model)
-    trainer = EncoderTrainer(encoder, table, catalogue, settings, world, budget)
+    for network in (encoder, ranker):
+        network.to(world.device)
+    if settings.training.compile:
+        ranker.compile(dynamic=True)
+    trainer = EncoderTrainer(encoder, table, catalogue, settings, loop)
     clock.done("read events and catalogue", events=len(events.us), items=len(catalogue), parameters=_size(encoder, ranker))
 
     basis = item_basis(events, len(catalogue), settings.training.seed)
@@ -118,18 +136,35 @@ def train(spec: TrainSpec, world: World, tell: bool = True) -> Trained:
     result.newcomers, result.history["newcomers"] = best_ranking(seen, events, spec.horizon_us)
     clock.done(f"list of newcomers: {result.newcomers}", ndcg=result.history["newcomers"][result.newcomers])
     table.know(sold)
-    _fit_ranker(slates, RankerTrainer(ranker, settings, world, budget), result, clock)
+    _fit_ranker(slates, RankerTrainer(ranker, settings, loop), result, clock)
     newest = slates[-1]
     result.metrics |= baseline_ndcg(spec, newest.moment.state.as_of_us, newest.users, events, catalogue, settings)
     result.metrics["seconds"] = budget.used()
     result.history["stopped_by_max_seconds"] = int(budget.stopped)
-    result.metrics["encoder_targets"] = trainer.targets
+    for network in (encoder, ranker):
+        network.cpu()
+    result.metrics["encoder_targets"] = loop.progress.examples.get("encoder", 0)
     return result
+
+
+def _loop(spec: TrainSpec, settings: Settings, world: World, budget: Budget, clock: _Clock) -> Loop:
+    """The loop at the place where the newest checkpoint stands."""
+    training = settings.training
+    if spec.checkpoints is None:
+        return Loop(training, world, budget)
+    every = training.checkpoint_every.total_seconds()
+    checkpoints = Checkpoints(Path(spec.checkpoints), world, every, training.checkpoint_steps, training.checkpoints_kept, clock.say)
+    progress = checkpoints.resume()
+    world.agree(progress.steps, "checkpoint")
+    progress.shards = progress.shards or world.all_shards
+    world = replace(world, all_shards=progress.shards)
+    budget.go_on(progress.seconds, progress.stopped)
+    return Loop(training, world, budget, progress, checkpoints)
 
 
 def _walk(spec: TrainSpec, trainer: EncoderTrainer, events: Events, result: Trained, clock: _Clock) -> list[AnchorSlates]:
     settings, catalogue, table, encoder = trainer.settings, trainer.catalogue, trainer.table, trainer.encoder
-    epochs, items = settings.training.retrieval_epochs, len(trainer.catalogue)
+    epochs, items, checkpoints = settings.training.retrieval_epochs, len(trainer.catalogue), trainer.loop.checkpoints
     first = spec.anchors_us[0]
     seen = events.seen_at(first)
     table.at(None).know(sales(seen, items))
@@ -147,7 +182,13 @@ def _walk(spec: TrainSpec, trainer: EncoderTrainer, events: Events, result: Trai
         if not slates:
             encoder.fit_scales(state, users)
         moment = moment_at(spec, encoder, table, events.seen_at(anchor), state, catalogue, settings)
-        slates.append(collect(moment, encoder, table, users, labels, settings, spec.repeat_consumption))
+        kept = None if checkpoints is None else checkpoints.slates(k)
+        if kept is not None:
+            slates.append(restored(kept, moment, users, labels))
+        else:
+            slates.append(collect(moment, encoder, table, users, labels, settings, spec.repeat_consumption, trainer.loop.world))
+            if checkpoints is not None:
+                checkpoints.anchors[k] = partial(stored, slates[-1])
         clock.done(f"slates at anchor {k + 1}", users=len(slates[-1].item), width=slates[-1].item.shape[1], recall=slates[-1].recall["all"])
         losses = trainer.fit_anchor(users, labels, state, epochs, phase=2 * k + 1)
         curve["anchors"] += losses
@@ -180,6 +221,10 @@ class _Clock:
         self.tell, self.budget = tell and world.first, budget
         self.last = 0.0
 
+    def say(self, text: str) -> None:
+        if self.tell:
+            print(f"train: {text}", flush=True)  # noqa: T201
+
     def done(self, what: str, **numbers: float) -> None:
         now = self.budget.used()
         if self.tell:
@@ -192,9 +237,15 @@ def main(arguments: list[str] | None = None) -> None:
     """Entry of each rank."""
     parser = argparse.ArgumentParser(prog="model.train", description="Train the temporal model.")
     parser.add_argument("--spec", required=True, help="JSON written by jobs/train_model.py")
-    spec = read_spec(parser.parse_args(arguments).spec)
-    world = join_world()
-    set_threads(spec.resolved_settings().training.threads, world.size)
+    parser.add_argument("--signs", help="folder for signs of life, which whoever started the trainer watches")
+    parser.add_argument("--supervisor", type=int, help="process without which the trainer ends")
+    told = parser.parse_args(arguments)
+    if told.signs:
+        live(Path(told.signs), told.supervisor)
+    spec = read_spec(told.spec)
+    training = spec.resolved_settings().training
+    world = join_world(training.shards)
+    set_threads(training.threads, world.size)
     try:
         trained = train(spec, world)
         if world.first:
@@ -202,6 +253,8 @@ def main(arguments: list[str] | None = None) -> None:
             tracking.log(spec, trained, digest)
             print(f"train: wrote {Path(spec.output)} (sha256 {digest})", flush=True)  # noqa: T201
     except (DataError, NonFiniteLoss) as error:
+        if told.signs:
+            refuse(Path(told.signs))  # it would end alike each time
         raise SystemExit(f"train: {error}") from None
     finally:
         leave_world(world)

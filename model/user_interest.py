@@ -66,5 +66,5 @@ class UserInterest(nn.Module):
     def last(self, states: Tensor, length: Tensor) -> Tensor:
         """The state after the last event, (B, D); a learned one for users without events."""
         at = (length - 1).clamp(min=0)
-        last = states[torch.arange(len(states)), at]
+        last = states[torch.arange(len(states), device=states.device), at]
         return torch.where((length > 0)[:, None], last, self.start)

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model.data import Events
 from model.distributed import World, seeded
+from model.events import Events
 
 
 @dataclass(frozen=True)
@@ -52,12 +52,11 @@ def make_windows(events: Events, since_us: int, until_us: int, length: int, most
     """Windows over the newest ``most`` events before ``until_us`` of users with a target since ``since_us``."""
     if not len(events.us):
         return Windows(np.zeros(0, np.int64), np.zeros(0, np.int64), since_us)
-    row = np.flatnonzero(events.us < until_us)
-    user = events.user[row]
-    head = np.flatnonzero(np.concatenate([[True], user[1:] != user[:-1]])) if len(row) else np.zeros(0, np.int64)
-    tail = np.append(head[1:], len(row))
+    users = len(events.users)
+    first = np.concatenate([[0], np.cumsum(events.counted("user", users))[:-1]])
+    early = events.counted("user", users, lambda part: events.us[part] < until_us)
     # Rows of one user are adjacent and in time order, so the visible ones are a prefix of them.
-    start, stop = row[head], row[tail - 1] + 1
+    start, stop = first[early > 0], (first + early)[early > 0]
     starts, stops = [], []
     for back in range(-(-most // length)):
         end = stop - back * length
@@ -78,7 +77,8 @@ def window_batches(windows: Windows, world: World, positions: int, parts: tuple[
     steps: list[np.ndarray] = []
     at = 0
     while at < len(order):
-        room = np.searchsorted(np.arange(1, len(order) - at + 1) * padded[at:], positions, side="right")
+        most = max(positions // max(int(padded[at]), 1), 1)  # they grow: no more than so many of the next can fit
+        room = np.searchsorted(np.arange(1, min(len(order) - at, most) + 1) * padded[at : at + most], positions, side="right")
         take = max(int(room), shards)
         steps.append(order[at : at + take])
         at += take

@@ -141,16 +141,16 @@ LEAKS = (
     ),
     Leak(
         "an anchor that has seen what was delivered later",
-        "model/data.py",
-        "keep = (self.us < moment_us) & (self.available_us <= moment_us)",
-        "keep = self.us < moment_us",
+        "model/events.py",
+        "keep[part] = (self.us[part] < moment_us) & (self.available_us[part] <= moment_us)",
+        "keep[part] = self.us[part] < moment_us",
         "tests/test_model_train.py::test_what_is_delivered_after_an_anchor_does_not_reach_its_slates",
     ),
     Leak(
         "an audience at as_of shown to an earlier anchor",
         "model/train.py",
         "known = audience_at(seen, now, items, settings)",
-        "known = audience_at(read_events(spec, spec.as_of_us, catalogue.item_ids), spec.as_of_us, items, settings)",
+        "known = audience_at(stored_events(spec, spec.as_of_us, catalogue.item_ids, None, World(0, 1)), spec.as_of_us, items, settings)",
         "tests/test_model_train.py::test_nothing_that_happens_after_an_anchor_reaches_its_slates",
     ),
     Leak(
@@ -177,8 +177,8 @@ LEAKS = (
     Leak(
         "a newcomers' list chosen by what happened after the window",
         "model/newcomers.py",
-        " & (events.us < anchor + horizon_us)",
-        "",
+        "events.window(anchor, anchor + horizon_us)",
+        "events.window(anchor, 2**62)",
         "tests/test_model_newcomers.py",
     ),
     Leak(

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from model.audience import HALF_LIVES, WIDTH, Audience, audience, histories, item_basis, stored_histories, tastes
-from model.data import Events
+from model.events import Events
 from model.item_state import DAY_US, HOUR_US
 from model.spec import PredictSpec, TableRef
 

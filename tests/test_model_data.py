@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import write_deltalake
 
-from model.data import DataError, newest_partition, read_events, read_table, require_partition
+from model.data import DataError, newest_partition, read_table, require_partition
+from model.events import read_events
 from model.spec import TRAIN_TABLES, TableRef, TablesSpec, TrainSpec
 from model.windows import collate, make_windows
 

@@ -8,7 +8,7 @@ import pytest
 
 from conf import columns as c
 from model import newcomers
-from model.data import Events
+from model.events import Events
 from model.item_state import DAY_US, FEATURES, ItemState
 from model.newcomers import FUSED, RANKINGS, RELEASED, best_ranking, judged, ranking
 from model.pairs import Pairs

@@ -30,11 +30,12 @@ from model_world import settings  # noqa: E402
 from conf import columns as c  # noqa: E402
 from model.budget import Budget  # noqa: E402
 from model.catalogue import build_catalogue  # noqa: E402
-from model.data import Events  # noqa: E402
 from model.distributed import World  # noqa: E402
 from model.encoder_training import EncoderTrainer  # noqa: E402
+from model.events import Events  # noqa: E402
 from model.item_state import DAY_US  # noqa: E402
 from model.item_temporal import ItemTable  # noqa: E402
+from model.loop import Loop  # noqa: E402
 from model.network import Encoder  # noqa: E402
 
 USERS, ITEMS, DAYS = 2_000, 2_000, 60
@@ -77,10 +78,10 @@ def ours(
     torch.manual_seed(0)
     encoder = Encoder(ITEMS + 1, 0, chosen.model)
     world = World(0, 1)
-    trainer = EncoderTrainer(encoder, table, catalogue, chosen, world, Budget(10_000, world))
+    trainer = EncoderTrainer(encoder, table, catalogue, chosen, Loop(chosen.training, world, Budget(10_000, world)))
     tick = time.monotonic()
     trainer.fit_positions(events, np.iinfo(np.int64).min, START_US + DAYS * DAY_US, epochs, phase=0)
-    return trainer.targets, time.monotonic() - tick
+    return trainer.loop.progress.examples["encoder"], time.monotonic() - tick
 
 
 def theirs(

@@ -1,0 +1,212 @@
+"""The trainer's supervisor: killed, stopped and hopeless trainers, each a process of its own. No Spark."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+from model_world import START, settings, shop, spec, write_tables
+
+from jobs.errors import BusyError, ModelGateError
+from jobs.trainer import run_trainer, training_folder
+from model import checkpoint
+from model.item_state import DAY_US
+from model.life import Watch, live
+from model.spec import TrainSpec
+
+pytestmark = pytest.mark.slow
+MOMENTS = [START + day * DAY_US for day in (39, 46, 53)]
+AS_OF = datetime(2026, 1, 31, tzinfo=UTC)
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("trainer")
+    write_tables(folder, shop(users=24, items=40), MOMENTS, 7 * DAY_US)
+    return folder
+
+
+def told(tables: Path, folder: Path, **training: object) -> TrainSpec:
+    plain = {"anchors": 2, "batch_users": 4, "negatives": 32, "threads": 1, "checkpoint_every": "1s", "checkpoint_steps": 10}
+    made = settings(model={"width": 16, "dropout": 0.2}, training=plain | training)
+    folder.mkdir(exist_ok=True)
+    return spec(tables, MOMENTS, made, folder / "bundle").model_copy(update={"checkpoints": str(folder)})
+
+
+def trained(asked: TrainSpec, folder: Path) -> dict[str, bytes]:
+    run_trainer(asked, asked.resolved_settings().training, folder)
+    return {name: (folder / "bundle" / name).read_bytes() for name in (checkpoint.WEIGHTS, checkpoint.HISTORY)}
+
+
+def ranks(folder: Path) -> dict[str, int]:
+    """Processes that gave a sign."""
+    watch = Watch(folder / "signs", 60)
+    with contextlib.suppress(FileNotFoundError):
+        watch.silent()
+    return watch.processes()
+
+
+def on_life(folder: Path, harm, most: int) -> tuple[threading.Event, threading.Thread, list[int]]:
+    """Call ``harm`` with each new process of rank 0 that appears, ``most`` times."""
+    over, met = threading.Event(), []
+
+    def work() -> None:
+        while not over.wait(0.05) and len(met) < most:
+            process = ranks(folder).get("rank-0")
+            if process and process not in met:
+                met.append(process)
+                harm(process)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    return over, thread, met
+
+
+def killed_at_random(tables: Path, folder: Path, times: int, seconds: float) -> tuple[dict[str, bytes], int]:
+    """The trained model, while its process is killed after a random time in each of its first lives; and how often it was."""
+    chance, killed = random.Random(times), []
+
+    def harm(process: int) -> None:
+        time.sleep(chance.uniform(0, seconds))
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
+            killed.append(process)
+
+    over, thread, _ = on_life(folder, harm, times)
+    found = trained(told(tables, folder, restarts=times), folder)
+    over.set()
+    thread.join()
+    return found, len(killed)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tables: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, bytes], float]:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    tick = time.monotonic()
+    return trained(told(tables, folder), folder), time.monotonic() - tick
+
+
+@pytest.mark.parametrize("times", [3, pytest.param(20, marks=pytest.mark.soak)])
+def test_a_trainer_killed_at_random_moments_ends_in_the_same_bits(tables, undisturbed, tmp_path, capfd, times) -> None:
+    whole, seconds = undisturbed
+    found, killed = killed_at_random(tables, tmp_path, times, seconds)
+    assert found == whole
+    assert killed >= times - 1  # the last life may have ended before its time
+    said = capfd.readouterr().out
+    assert said.count("it is started again") == killed and "goes on from step" in said
+
+
+@pytest.mark.parametrize("silence", ["5s", pytest.param("40s", marks=pytest.mark.soak)])
+def test_a_stopped_process_is_found_and_the_training_goes_on(tables, tmp_path, capfd, silence) -> None:
+    began: list[float] = []
+
+    def stop(_: int) -> None:
+        while not any(tmp_path.glob("step-*")):
+            time.sleep(0.05)
+        began.append(time.monotonic())
+        os.kill(ranks(tmp_path)["rank-1"], signal.SIGSTOP)
+
+    again: list[float] = []
+
+    def harm(process: int) -> None:
+        if not began:
+            stop(process)
+        else:
+            again.append(time.monotonic())
+
+    over, thread, _ = on_life(tmp_path, harm, 2)
+    asked = told(tables, tmp_path, processes=2, silence=silence)
+    run_trainer(asked, asked.resolved_settings().training, tmp_path)
+    over.set()
+    thread.join()
+    said = capfd.readouterr().out
+    assert f"rank-1 gave no sign for {int(silence[:-1])} s and was killed" in said and "goes on from step" in said
+    assert again[0] - began[0] < 60, f"training went on {again[0] - began[0]:.0f} s after its process was stopped"
+    checkpoint.load(tmp_path / "bundle")
+
+
+def test_a_trainer_that_always_dies_is_started_so_often_and_no_more(tables, tmp_path, capfd) -> None:
+    asked = told(tables, tmp_path, restarts=1)
+    (tmp_path / "bundle").write_text("a file where the trainer wants a folder")
+    with pytest.raises(ModelGateError, match=r"model\.train ended with exit code 1"):
+        run_trainer(asked, asked.resolved_settings().training, tmp_path)
+    assert capfd.readouterr().out.count("it is started again") == 1
+
+
+def test_what_would_end_alike_each_time_is_not_tried_again(tables, tmp_path, capfd) -> None:
+    asked = told(tables, tmp_path, learning_rate=1e30)
+    with pytest.raises(ModelGateError, match=r"encoder: loss is (nan|inf) \(phase 0, epoch 0, step \d+\); lower training.learning_rate"):
+        run_trainer(asked, asked.resolved_settings().training, tmp_path)
+    assert "started again" not in capfd.readouterr().out
+
+
+def test_a_process_without_its_supervisor_ends(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as supervisor:
+        code = f"import time; from pathlib import Path; from model.life import live; live(Path({str(tmp_path)!r}), {supervisor.pid}); time.sleep(60)"
+        with subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[1]) as trainer:
+            while not ranks_in(tmp_path):
+                time.sleep(0.05)
+            assert trainer.poll() is None
+            supervisor.kill()
+            supervisor.wait()
+            assert trainer.wait(timeout=10) == 1
+
+
+def ranks_in(folder: Path) -> list[Path]:
+    return [p for p in folder.glob("rank-*") if not p.suffix]
+
+
+def test_silence_is_told_from_slowness(tmp_path: Path) -> None:
+    live(tmp_path)
+    watch = Watch(tmp_path, 3)
+    for _ in range(12):
+        time.sleep(0.4)
+        assert watch.silent() is None
+    (tmp_path / "rank-7").write_text("elsewhere 1 1")
+    assert watch.silent() is None
+    time.sleep(3.2)
+    assert watch.silent() == "rank-7" and set(watch.processes().values()) == {os.getpid()}
+
+
+def test_a_training_has_its_folder_for_itself_and_the_same_one_next_time(tables, tmp_path) -> None:
+    chosen = settings(warehouse=str(tmp_path))
+    asked = spec(tables, MOMENTS, chosen, tmp_path / "x")
+    older = tmp_path / ".training" / "20260130T000000-0123"
+    held = tmp_path / ".training" / "20260130T000000-4567"
+    for path in (older, held):
+        path.mkdir(parents=True)
+    with FileLock(held / "lock"), contextlib.suppress(KeyboardInterrupt), training_folder(chosen, asked, AS_OF) as first:
+        assert not older.exists() and held.exists()
+        with pytest.raises(BusyError, match="another run trains"), training_folder(chosen, asked, AS_OF):
+            pass
+        (first / "step-1").mkdir()
+        raise KeyboardInterrupt
+    elsewhere = spec(tables, MOMENTS, settings(warehouse=str(tmp_path), training={"threads": 7, "processes": 2}), tmp_path / "y")
+    with training_folder(chosen, elsewhere, AS_OF) as second:
+        assert second == first and (second / "step-1").exists()
+    assert not first.exists()
+    other = spec(tables, MOMENTS, settings(warehouse=str(tmp_path), training={"epochs": 9}), tmp_path / "y")
+    with training_folder(chosen, other, AS_OF) as third:
+        assert third != first
+
+
+@pytest.mark.spark
+def test_spark_may_start_the_processes(spark, tables, tmp_path, undisturbed, monkeypatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(p for p in sys.path if p))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    asked = told(tables, tmp_path, launcher="spark")
+    run_trainer(asked, asked.resolved_settings().training, tmp_path, spark)
+    assert (tmp_path / "bundle" / checkpoint.WEIGHTS).read_bytes() == undisturbed[0][checkpoint.WEIGHTS]
+    broken = told(tables, tmp_path / "b", launcher="spark", learning_rate=1e30)
+    with pytest.raises(ModelGateError, match="on Spark's executors failed"):
+        run_trainer(broken, broken.resolved_settings().training, tmp_path / "b", spark)
