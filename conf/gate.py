@@ -8,6 +8,8 @@ from pydantic import Field
 
 from conf.nodes import Duration, Node, Positive, Share
 
+Index = Annotated[float, Field(gt=0)]
+
 
 class Gate(Node):
     """Which new version becomes champion, and when one that disappoints is taken back."""
@@ -31,6 +33,12 @@ class Gate(Node):
     least_overlap: Share = Field(
         0.1, description="a new version whose first ten share less than this with the champion's must prove itself first"
     )
+    drift_warn: Index | None = Field(0.25, description="an input whose PSI against the champion's data is above this is told")
+    drift_stop: Index | None = Field(None, description="above this the new version is refused, and the run ends with exit code 3")
+    volume_warn: Share | None = Field(0.5, description="fewer events than this share of the champion's are told")
+    volume_stop: Share | None = Field(None, description="fewer than this end the run with exit code 3")
+    new_warn: Share | None = Field(0.5, description="a greater share of users or items first seen in the newest window is told")
+    new_stop: Share | None = Field(None, description="a greater one ends the run with exit code 3")
     below_baselines: Literal["warn", "refuse"] = Field(
         "warn", description="a first version that loses to popularity and to personal frequency"
     )

@@ -23,11 +23,11 @@ from features.contracts import FEATURE_TABLES
 from features.windows import from_micros, to_micros
 from jobs import cli, rivals
 from jobs.cli import Context
-from jobs.errors import ModelGateError
+from jobs.errors import DataQualityError, ModelGateError
 from jobs.models import UsableModel, local, registry_errors, tracking_uri
 from jobs.progress import console, step
 from jobs.run_log import Run, recorded
-from model import champions, checkpoint, gate
+from model import champions, checkpoint, gate, inputs
 from model.checkpoint import Bundle, CheckpointError
 from model.gate import Decision
 from model.registry import ModelVersion
@@ -83,7 +83,7 @@ def admit(context: Context, version: ModelVersion) -> Decision:
         run.model_version = version.version
         with registry_errors():
             holder = champions.champion(uri, settings.mlflow.model, to_micros(context.as_of))
-        decision = _at_birth(context, version, holder)
+        decision, faults = _with_inputs(context, version, holder, _at_birth(context, version, holder))
         told = ""
         if decision.verdict == "promote":
             with registry_errors():
@@ -91,6 +91,11 @@ def admit(context: Context, version: ModelVersion) -> Decision:
             told = "" if now else "; a champion of a later as_of stays in use"
         _mark(context, version, decision, "birth")
         run.message = f"version {version.version}: {decision.verdict}: {'; '.join(decision.reasons)}{told}"
+    if faults:
+        raise DataQualityError(
+            f"version {version.version} is refused: {'; '.join(faults)}; look at the data, or set gate.drift_stop, gate.volume_stop or "
+            "gate.new_stop otherwise"
+        )
     if decision.verdict == "reject" and holder is None:
         raise ModelGateError(f"version {version.version} is refused, and there is no other: {'; '.join(decision.reasons)}")
     return decision
@@ -146,6 +151,25 @@ def _in_arrears(context: Context, run: Run, version: ModelVersion, other: ModelV
     decision = gate.beside_baselines(pairs[gate.ALL][0], plain, settings) if theirs is None else gate.in_arrears(pairs, settings)
     more = {f"ndcg {name}": one.mean for name, one in plain.items()} | ({} if shadow is None else shadow.figures())
     return Decision(decision.verdict, decision.reasons, {**decision.figures, **more})
+
+
+def _with_inputs(
+    context: Context, version: ModelVersion, holder: ModelVersion | None, decision: Decision
+) -> tuple[Decision, list[str]]:
+    """The decision with what is told of the data that the version learned from; and the faults that refuse it."""
+    mine = _opened(context.settings, version)
+    theirs = None if holder is None else _opened(context.settings, holder)
+    if mine is None:
+        return decision, []
+    found = inputs.differences(mine[1].card, None if theirs is None else theirs[1].card)
+    warned, stopped = inputs.complaints(found, context.settings.gate)
+    indices = {name: value for name, value in found.items() if name.startswith("psi ")}
+    with registry_errors():
+        champions.mark(tracking_uri(context.settings), version, {}, {re.sub(r"[^\w. -]", "_", f"data.{k}"): v for k, v in indices.items()})
+    figures = {k: v for k, v in found.items() if k not in indices and not k.startswith(inputs.VOLUME)}
+    figures |= {"greatest psi": max(indices.values())} if indices else {}
+    told = Decision(decision.verdict, (*decision.reasons, *warned), {**decision.figures, **figures})
+    return (Decision("reject", (*stopped, *told.reasons), told.figures), stopped) if stopped else (told, [])
 
 
 def _at_birth(context: Context, version: ModelVersion, holder: ModelVersion | None) -> Decision:

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from conf.settings import Settings
 from features.anchors import anchors_before
 from features.contracts import FEATURE_TABLES, TABLES
 from features.windows import to_micros
 from jobs import cli
 from jobs.cli import Context
-from jobs.errors import DataQualityError
+from jobs.errors import DataQualityError, ModelGateError
 from jobs.gate_model import admit, settle
-from jobs.models import artifacts, references, registry_errors, tracking_uri
+from jobs.models import artifacts, references, tracking_uri
 from jobs.progress import console, step
 from jobs.run_log import recorded
 from jobs.trainer import run_trainer, training_folder
-from model import champions, registry
-from model.registry import ModelVersion
+from model import champions, checkpoint, registry, tracking
+from model.bundle_hash import bundle_hash
+from model.checkpoint import CheckpointError
+from model.registry import ModelVersion, RegistryError
+from model.report import REPORT
 from model.spec import TRAIN_TABLES, RunRef, TrainSpec
 
 _MICROSECOND = timedelta(microseconds=1)
@@ -48,26 +53,50 @@ def train_model(context: Context) -> None:
 
 
 def _train(context: Context, spec: TrainSpec, folder: Path) -> ModelVersion:
-    """Train in an MLflow run of its own; returns the version, a challenger."""
+    """Train, and register what was made; returns the version, a challenger.
+
+    What an earlier run trained and could not register, because MLflow did not answer, is registered and not trained again.
+    """
     settings, uri = context.settings, tracking_uri(context.settings)
-    with registry_errors():
-        tracked = registry.start_run(
-            uri, settings.mlflow.experiment, artifacts(settings), f"train {context.as_of:%Y-%m-%dT%H:%MZ}"
-        )
-    run = RunRef(tracking_uri=uri, experiment=settings.mlflow.experiment, run_id=tracked)
-    places = {"output": str(folder / "bundle"), "checkpoints": str(folder), "run": run}
-    spec = spec.model_copy(update=places)
-    try:
+    spec = spec.model_copy(update={"output": str(folder / "bundle"), "checkpoints": str(folder)})
+    digest = _finished(spec)
+    fresh = digest is None
+    if digest is None:
         run_trainer(spec, settings.training, folder, context.spark)
+        digest = bundle_hash(Path(spec.output))
+    else:
+        console.print("  this model was trained by an earlier run, and is registered now", markup=False)
+    try:
+        again = [] if fresh else [v for v in champions.registered(uri, settings.mlflow.model) if v.sha256 == digest]
+        if again:  # it was stored already when MLflow fell silent
+            champions.challenge(uri, again[-1])
+            return again[-1]
+        return _registered(settings, uri, spec, digest, f"train {context.as_of:%Y-%m-%dT%H:%MZ}")
+    except RegistryError as error:
+        raise ModelGateError(f"{error}; the trained model is kept at {folder}: the same command will register it") from error
+
+
+def _finished(spec: TrainSpec) -> str | None:
+    """The digest of the whole bundle that an earlier run left; None without one."""
+    try:
+        return checkpoint.load(spec.output).digest if Path(spec.output).with_suffix(REPORT).exists() else None
+    except CheckpointError:
+        return None
+
+
+def _registered(settings: Settings, uri: str, spec: TrainSpec, digest: str, name: str) -> ModelVersion:
+    """Log the training to a run of its own and register the model."""
+    tracked = registry.start_run(uri, settings.mlflow.experiment, artifacts(settings), name)
+    try:
+        with registry.connected(uri):
+            tracking.log(spec, RunRef(tracking_uri=uri, experiment=settings.mlflow.experiment, run_id=tracked), digest)
+        version = registry.register(Path(spec.output), uri, settings.mlflow.model, tracked, {registry.TRAINED_AS_OF: spec.as_of_us})
+        champions.challenge(uri, version)
+        return version
     except BaseException:
-        with registry_errors():
+        with contextlib.suppress(RegistryError):
             registry.fail_run(uri, tracked)
         raise
-    with registry_errors():
-        tags = {"trained_as_of_us": spec.as_of_us}
-        version = registry.register(Path(spec.output), uri, settings.mlflow.model, tracked, tags)
-        champions.challenge(uri, version)
-    return version
 
 
 def train_spec(context: Context, anchors: list[datetime]) -> TrainSpec:

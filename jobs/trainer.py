@@ -53,7 +53,7 @@ def training_folder(settings: Settings, spec: TrainSpec, as_of: datetime) -> Ite
 
 def _key(spec: TrainSpec) -> str:
     """Of what decides the weights, and not of where and how fast they are made."""
-    asked = spec.model_dump(mode="json", exclude={"output", "run", "checkpoints", "settings"})
+    asked = spec.model_dump(mode="json", exclude={"output", "checkpoints", "settings"})
     return hashlib.sha256(json.dumps([asked, recipe(spec.resolved_settings())], sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -24,6 +24,7 @@ from conf import columns as c
 from conf.load import from_tree
 from conf.settings import Settings
 from model.bundle_hash import BUNDLE_SCHEMA, BundleError, bundle_hash
+from model.inputs import SPREADS, VOLUME
 from model.item_state import FEATURES
 from model.network import Encoder
 from model.newcomers import RANKINGS
@@ -95,6 +96,8 @@ def save(trained: Trained, spec: TrainSpec) -> str:
         "profile_width": PROFILE_WIDTH,
         "signals": len(signal_names(trained.catalogue.facet_names)),
         "newcomers": trained.newcomers,
+        VOLUME: trained.volume,
+        SPREADS: trained.inputs,
         "metrics": {k: float(v) for k, v in trained.metrics.items() if not k.startswith("seconds")},
         "settings": trained.settings.resolved(),
     }

@@ -77,7 +77,7 @@ class World:
             for p, part in zip(dense, flat.split([p.numel() for p in dense]), strict=True):
                 p.grad = part.view_as(p)
         for p in sparse:
-            p.grad = self._added_rows(torch.zeros_like(p, layout=torch.sparse_coo) if p.grad is None else p.grad)
+            p.grad = self._added_rows(_no_rows(p) if p.grad is None else p.grad)
         for p in (*dense, *sparse):
             p.grad.div_(max(count, 1.0))  # type: ignore[union-attr]
 
@@ -103,6 +103,12 @@ class World:
 ALONE = World(0, 1)
 
 
+def _no_rows(table: Tensor) -> Tensor:
+    """A row-sparse gradient of a table of which nothing was touched."""
+    at = torch.zeros(1, 0, dtype=torch.int64, device=table.device)
+    return torch.sparse_coo_tensor(at, table.new_zeros(0, *table.shape[1:]), table.shape, check_invariants=False)
+
+
 def _spread(mine: Sequence[Tensor], owner: int) -> list[Tensor]:
     """The tensors that one process has, on all: their number, types and shapes first."""
     number = torch.tensor([len(mine)])
@@ -124,11 +130,12 @@ def _spread(mine: Sequence[Tensor], owner: int) -> list[Tensor]:
 _KINDS = (torch.float16, torch.float32, torch.float64, torch.int32, torch.int64, torch.bool)
 
 
-def join_world(shards: int = SHARDS, patience: timedelta = timedelta(minutes=10)) -> World:
+def join_world(shards: int = SHARDS, patience: timedelta = timedelta(hours=1)) -> World:
     """Join the process group that torchrun describes in the environment; alone without it.
 
     With a GPU for each process of this machine, each takes its own and they speak NCCL (and gloo for what lies in memory);
-    else all compute on the CPU. ``patience``: how long a process waits for another in an exchange.
+    else all compute on the CPU. ``patience``: how long a process waits for
+    another in an exchange; long, for one may read while others wait, and one that is dead is known by its silence (model/life.py).
     """
     size, local = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("LOCAL_RANK", "0"))
     here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))

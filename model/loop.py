@@ -7,6 +7,7 @@ shards of one process and the exchange between processes are one thing, and one 
 
 from __future__ import annotations
 
+import resource
 import time
 from collections.abc import Callable, Iterator, Mapping, Sized
 from dataclasses import dataclass, field
@@ -84,11 +85,17 @@ class Loop:
             return list(progress.finished[task.phase])
         progress.enter(task.phase)
         while len(progress.losses) < epochs and not (progress.losses and self.budget.stopped):
-            began = time.perf_counter()
+            began, waited, before = time.perf_counter(), self.waited, progress.examples.get(task.network, 0)
             for step, batches in self._batches(task, len(progress.losses)):
                 self._step(task, optimizers, step, batches)
             progress.end_epoch()
-            self.seconds += time.perf_counter() - began
+            seconds = time.perf_counter() - began
+            self.seconds += seconds
+            progress.epochs.append({
+                "network": task.network, "phase": task.phase, "step": progress.steps, "loss": progress.losses[-1],
+                "examples_per_second": (progress.examples.get(task.network, 0) - before) / max(seconds, 1e-9),
+                "waited_share": (self.waited - waited) / max(seconds, 1e-9), **_used(self.world.device),
+            })  # fmt: skip
             self.budget.spent()
         return progress.leave()
 
@@ -131,7 +138,16 @@ class Loop:
             self.world.average_gradients(optimizers.dense, optimizers.sparse, everyone)
             clip_gradients((*optimizers.dense, *optimizers.sparse), _MOST_NORM)
             optimizers.step()
-        self.progress.stepped(task.network, total, everyone)
+        self.progress.stepped(task.network, total, everyone, optimizers.rate)
         if self.checkpoints is not None:
             self.progress.seconds, self.progress.stopped = self.budget.used(), self.budget.stopped
             self.checkpoints.after_step(self.progress)
+
+
+def _used(device: torch.device) -> dict[str, float]:
+    """What this process has used so far of its machine."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    found = {"peak_memory_gib": used.ru_maxrss / 2**20, "cpu_seconds": used.ru_utime + used.ru_stime}
+    if device.type == "cuda":
+        found["peak_gpu_memory_gib"] = torch.cuda.max_memory_allocated(device) / 2**30
+    return found

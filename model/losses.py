@@ -36,7 +36,7 @@ def multi_positive_softmax(score_BN: Tensor, target_BN: Tensor) -> tuple[Tensor,
 
 def sampled_softmax(
     positive_P: Tensor, negative_PM: Tensor, log_q_M: Tensor, hit_PM: Tensor, weight_P: Tensor
-) -> tuple[Tensor, float]:
+) -> tuple[Tensor, Tensor]:
     """Softmax of each positive against shared sampled negatives with logQ correction (Bengio and Senecal 2008).
 
     ``log_q_M``: log of the expected number of times a negative is drawn; ``hit_PM``: the negative is a positive;
@@ -45,4 +45,4 @@ def sampled_softmax(
     positive_P = positive_P.float()
     logits = (negative_PM.float() - log_q_M).masked_fill(hit_PM, -1e9)
     each = torch.cat([positive_P[:, None], logits], dim=1).logsumexp(dim=1) - positive_P
-    return (each * weight_P).sum(), float(weight_P.sum())
+    return (each * weight_P).sum(), weight_P.sum()

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+_MOST_POINTS = 1_000
+
 
 @dataclass
 class Progress:
@@ -31,6 +33,11 @@ class Progress:
     """Used by earlier processes of this training."""
     shards: int = 0
     """Pieces of a step, as many as when the training began, whoever goes on with it."""
+    curve: list[tuple[int, str, float, float]] = field(default_factory=list)
+    """(step, network, mean loss, learning rate): of every step at first, of fewer when they are many."""
+    stride: int = 1
+    epochs: list[dict[str, Any]] = field(default_factory=list)
+    """How fast each epoch was."""
     stopped: bool = False
     """``training.max_seconds`` has passed."""
 
@@ -40,8 +47,13 @@ class Progress:
             self.phase, self.losses = phase, []
             self._begin_epoch()
 
-    def stepped(self, network: str, loss: float, targets: float) -> None:
+    def stepped(self, network: str, loss: float, targets: float, rate: float) -> None:
         """A step was taken."""
+        if self.steps % self.stride == 0:
+            self.curve.append((self.steps, network, loss / max(targets, 1), rate))
+            if len(self.curve) >= _MOST_POINTS:
+                self.curve = [point for point in self.curve if point[0] % (2 * self.stride) == 0]
+                self.stride *= 2
         self.step += 1
         self.steps += 1
         self.loss += loss

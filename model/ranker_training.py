@@ -171,21 +171,25 @@ class RankerTrainer:
         """NDCG@k over the anchor's users, labels outside the slate counted as missed."""
         return float(self.ndcg_each(anchor, k).mean()) if len(anchor.item) else 0.0
 
-    @torch.no_grad()
     def ndcg_each(self, anchor: AnchorSlates, k: int = 10) -> np.ndarray:
         """NDCG@k of each of the anchor's users."""
+        order = np.argsort(-self.scores(anchor), axis=1, kind="stable")[:, :k]
+        gain = np.take_along_axis(anchor.target, order, 1)
+        ideal = np.cumsum(_DISCOUNT[:k])[np.minimum(anchor.labels, k) - 1]
+        return (gain * _DISCOUNT[: gain.shape[1]]).sum(axis=1) / ideal
+
+    @torch.no_grad()
+    def scores(self, anchor: AnchorSlates) -> np.ndarray:
+        """Scores of the anchor's slates, -inf at padded candidates."""
         self.ranker.eval()
-        each = np.zeros(len(anchor.item))
+        found = np.full(anchor.item.shape, -np.inf, np.float32)
         for block in range(0, len(anchor.item), _BLOCK):
             rows = np.arange(block, min(block + _BLOCK, len(anchor.item)))
-            item, signals, target = _trim(anchor.item[rows], anchor.signals[rows].astype(np.float32), anchor.target[rows])
+            item, signals = _trim(anchor.item[rows], anchor.signals[rows].astype(np.float32))
             inputs = anchor.moment.ranker_inputs(anchor.users.take(rows), item, signals, anchor.x[rows])
-            order = np.argsort(-self.ranker(**batch_on(self.loop.world.device, inputs)).cpu().numpy(), axis=1, kind="stable")[:, :k]
-            gain = np.take_along_axis(target, order, 1)
-            ideal = np.cumsum(_DISCOUNT[:k])[np.minimum(anchor.labels[rows], k) - 1]
-            each[rows] = (gain * _DISCOUNT[: gain.shape[1]]).sum(axis=1) / ideal
+            found[rows, : item.shape[1]] = self.ranker(**batch_on(self.loop.world.device, inputs)).cpu().numpy()
         self.ranker.train()
-        return each
+        return found
 
 
 def _trim(item: np.ndarray, *rest: np.ndarray) -> list[np.ndarray]:

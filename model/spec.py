@@ -38,7 +38,7 @@ class TableRef(_Node):
 
 
 class RunRef(_Node):
-    """The MLflow run that rank 0 logs to; the run exists already (made by the job) and is left open."""
+    """An MLflow run that exists already (made by the job) and is left open."""
 
     tracking_uri: str
     experiment: str
@@ -70,7 +70,6 @@ class TrainSpec(TablesSpec):
     settings: dict[str, Any]
     output: str
     checkpoints: str | None = Field(None, description="folder of the checkpoints; without it nothing is kept of a killed run")
-    run: RunRef | None = None
 
     @model_validator(mode="after")
     def _times(self) -> TrainSpec:
@@ -120,14 +119,14 @@ class StudySpec(_Node):
     def name(self) -> str:
         """Of the question: trials may be compared if tables, moments and settings in use are the same."""
         asked = self.model_dump(mode="json", include={"base": True, "windows": True, "seed": True})
-        asked["base"] |= {"output": None, "run": None}
+        asked["base"] |= {"output": None}
         asked["base"]["settings"] = {k: v for k, v in self.base.settings.items() if k not in ("tuning", "spark", "mlflow")}
         return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
     def training(self, anchor_us: int, settings: dict[str, Any]) -> TrainSpec:
         """The training whose model is judged at a held-out anchor: a run at that very moment, which knows nothing later."""
         anchors = self._closed(anchor_us)[-self.base.resolved_settings().anchors :]
-        told = {"as_of_us": anchor_us, "anchors_us": anchors, "settings": settings, "run": None}
+        told = {"as_of_us": anchor_us, "anchors_us": anchors, "settings": settings}
         return TrainSpec.model_validate(self.base.model_dump() | told)
 
     def _closed(self, anchor_us: int) -> tuple[int, ...]:

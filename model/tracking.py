@@ -1,42 +1,68 @@
-"""Logs to MLflow: a finished training (parameters, curves, metrics and the bundle; rank 0 only), and the trials of a study."""
+"""Logs to MLflow: a finished training, from the files that it left, and the trials of a study.
+
+The trainer itself knows nothing of MLflow: a store that is down or slow costs no training, and what was trained is logged once it
+answers again.
+"""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from model.checkpoint import CARD, HISTORY, MANIFEST, VOCABULARY, WEIGHTS
+from model.checkpoint import CARD, HISTORY
+from model.model_card import environment, model_card
+from model.plots import plots
+from model.report import REPORT
 from model.spec import RunRef, TrainSpec
 
-if TYPE_CHECKING:
-    from model.train import Trained
-
-#: Folder of the bundle among the run's artifacts.
-ARTIFACTS = "model"
+_AT_ONCE = 1_000
+"""Metrics in one call; MLflow takes no more."""
 
 
-def log(spec: TrainSpec, trained: Trained, digest: str) -> None:
-    """Write to the run that ``spec.run`` names, which the job made and will end; nothing without it."""
-    if spec.run is None:
-        return
-    from mlflow.entities import Metric, Param, RunTag
+def log(spec: TrainSpec, run: RunRef, digest: str) -> None:
+    """Write a training to its run: settings, tables with versions, curves, throughput, plots, card and environment."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
     from mlflow.tracking import MlflowClient
 
-    client = MlflowClient(tracking_uri=spec.run.tracking_uri)
-    params = [Param(k, str(v)[:500]) for k, v in sorted(_flat(trained.settings.resolved()).items())]
+    bundle = Path(spec.output)
+    card, history, told = (json.loads(path.read_bytes()) for path in (bundle / CARD, bundle / HISTORY, bundle.with_suffix(REPORT)))
+    client = MlflowClient(tracking_uri=run.tracking_uri)
+    params = [Param(k, str(v)[:500]) for k, v in sorted(_flat(card["settings"]).items())]
     tags = [RunTag("model_sha256", digest)]
     tags += [RunTag(f"table.{name}", f"{ref.path}@{ref.version}") for name, ref in sorted(spec.tables.items())]
+    for at in range(0, len(params), 100):
+        client.log_batch(run.run_id, params=params[at : at + 100], tags=tags if not at else [])
     # The runs' own time line is the one place where MLflow wants a clock; the step is what curves are drawn over.
-    metrics = [Metric(name, float(value), 0, step) for name, step, value in _curves(trained.history)]
-    metrics += [Metric(name, float(value), 0, 0) for name, value in sorted(trained.metrics.items())]
-    client.log_batch(spec.run.run_id, params=params[:100], tags=tags)
-    if params[100:]:
-        client.log_batch(spec.run.run_id, params=params[100:])
-    client.log_batch(spec.run.run_id, metrics=metrics[:1000])
-    for name in (MANIFEST, CARD, WEIGHTS, VOCABULARY, HISTORY):
-        client.log_artifact(spec.run.run_id, str(Path(spec.output) / name), ARTIFACTS)
+    points = [*_curves(history), *_progress(told), *((f"volume.{k}", 0, v) for k, v in card.get("volume", {}).items())]
+    points += [(name, 0, value) for name, value in sorted((card["metrics"] | {"seconds": told["seconds"]}).items())]
+    metrics = [Metric(name, float(value), 0, step) for name, step, value in points]
+    for at in range(0, len(metrics), _AT_ONCE):
+        client.log_batch(run.run_id, metrics=metrics[at : at + _AT_ONCE])
+    inputs = [
+        DatasetInput(Dataset(name, str(ref.version), ref.format, json.dumps({"path": ref.path, "version": ref.version})), [InputTag("mlflow.data.context", "training")])
+        for name, ref in sorted(spec.tables.items())
+    ]  # fmt: skip
+    client.log_inputs(run.run_id, inputs)
+    client.log_text(run.run_id, model_card(card, spec, digest), "MODEL_CARD.md")
+    client.log_text(run.run_id, environment(), "environment.txt")
+    for name, figure in plots(told):
+        client.log_figure(run.run_id, figure, f"plots/{name}.png")
+
+
+def _progress(told: Mapping[str, Any]) -> Iterator[tuple[str, int, float]]:
+    """Loss and learning rate by step, throughput and what was used of the machine by epoch."""
+    for step, network, loss, rate in told["curve"]:
+        yield f"{network}.step_loss", step, loss
+        yield f"{network}.learning_rate", step, rate
+    for epoch in told["epochs"]:
+        for name, value in epoch.items():
+            if name in ("examples_per_second", "waited_share"):
+                yield f"{epoch['network']}.{name}", epoch["step"], value
+            elif name in ("peak_memory_gib", "cpu_seconds", "peak_gpu_memory_gib"):
+                yield f"system.{name}", epoch["step"], value
 
 
 @contextlib.contextmanager

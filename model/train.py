@@ -8,6 +8,7 @@ has slates whose scores were as fresh as they will be in use.
 from __future__ import annotations
 
 import argparse
+import json
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,7 @@ import torch
 
 from conf import columns as c
 from conf.settings import Settings
-from model import checkpoint, tracking
+from model import checkpoint
 from model.audience import Audience, audience, histories, item_basis
 from model.baseline_ndcg import baseline_ndcg
 from model.budget import Budget
@@ -30,6 +31,7 @@ from model.distributed import World, join_world, leave_world, set_threads
 from model.encoder_training import EncoderTrainer
 from model.event_store import stored_events
 from model.events import Events
+from model.inputs import spreads, volume
 from model.item_state import COLUMNS, ItemState, build_item_state
 from model.item_temporal import ItemTable
 from model.labels import anchor_labels
@@ -40,6 +42,7 @@ from model.network import Encoder
 from model.newcomers import FUSED, best_ranking
 from model.ranker_training import AnchorSlates, RankerTrainer, collect, restored, stored
 from model.recommend import Ranker
+from model.report import REPORT, report
 from model.signals import signal_names
 from model.spec import TrainSpec, read_spec
 from model.users import UserBatch, join_user_tables
@@ -61,6 +64,11 @@ class Trained:
     """Name of the ranking for whoever has no history (model/newcomers.py)."""
     history: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
+    volume: dict[str, float] = field(default_factory=dict)
+    inputs: dict[str, list[float]] = field(default_factory=dict)
+    """What it was fed (model/inputs.py)."""
+    report: dict[str, Any] = field(default_factory=dict)
+    """What people may want to see of the training (model/report.py); no part of the model."""
 
 
 def read_users(spec: TrainSpec, as_of_us: int, catalogue: Catalogue, settings: Settings) -> UserBatch:
@@ -138,8 +146,11 @@ def train(spec: TrainSpec, world: World, tell: bool = True) -> Trained:
     table.know(sold)
     _fit_ranker(slates, RankerTrainer(ranker, settings, loop), result, clock)
     newest = slates[-1]
+    result.volume = volume(events, newest.moment.state.as_of_us, len(catalogue))
+    result.inputs = spreads(newest.moment.state, newest.users)
+    result.report = report(loop.progress, newest, RankerTrainer(ranker, settings, loop).scores(newest))
     result.metrics |= baseline_ndcg(spec, newest.moment.state.as_of_us, newest.users, events, catalogue, settings)
-    result.metrics["seconds"] = budget.used()
+    result.metrics["seconds"] = result.report["seconds"] = budget.used()
     result.history["stopped_by_max_seconds"] = int(budget.stopped)
     for network in (encoder, ranker):
         network.cpu()
@@ -250,7 +261,7 @@ def main(arguments: list[str] | None = None) -> None:
         trained = train(spec, world)
         if world.first:
             digest = checkpoint.save(trained, spec)
-            tracking.log(spec, trained, digest)
+            Path(spec.output).with_suffix(REPORT).write_text(json.dumps(trained.report), encoding="utf-8")
             print(f"train: wrote {Path(spec.output)} (sha256 {digest})", flush=True)  # noqa: T201
     except (DataError, NonFiniteLoss) as error:
         if told.signs:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import time
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
+import numpy as np
 import pytest
 import shop
 from safetensors.numpy import load_file, save_file
@@ -16,7 +18,7 @@ from safetensors.numpy import load_file, save_file
 from features.contracts import RUNS
 from features.windows import to_micros
 from jobs.build_features import build
-from jobs.errors import ModelGateError
+from jobs.errors import DataQualityError, ModelGateError
 from jobs.gate_model import admit, gate_model, rollback, settle
 from jobs.ingest import ingest
 from jobs.models import local, tracking_uri, usable
@@ -92,6 +94,13 @@ def test_a_fresher_version_takes_over_and_the_older_one_is_judged_in_its_window(
     assert "no other version" in judged.tags["gate_reasons"]
     figures = json.loads(version_of(second, "2").tags["gate_figures"])
     assert figures["shadow_users"] == 60 and 0 < figures["shadow_overlap"] <= 1 and 0 < figures["shadow_coverage"] <= 1
+    assert np.isfinite(figures["shadow_drift"])
+    # It learned from a week more; what each input looks like beside the champion's data is on record.
+    assert figures["events against the champion's"] > 1 and figures["greatest psi"] > 0
+    from mlflow import MlflowClient
+
+    metrics = MlflowClient(tracking_uri(second.settings)).get_run(version_of(second, "2").run_id).data.metrics
+    assert metrics["data.psi item item_sales_7d"] <= figures["greatest psi"] + 1e-6 and metrics["volume.users"] == 60
     assert [row[:2] for row in gate_rows(second)] == [("ok", "1"), ("ok", "1"), ("ok", "2")]
 
 
@@ -124,8 +133,23 @@ def test_a_person_puts_the_former_champion_back(second):
     later = replace(second, as_of=shop.NIGHT + WEEK)
     before = usable(later.settings, later.as_of).version
     assert before == "2"
+    tick = time.monotonic()
     rollback(later)
+    assert time.monotonic() - tick < 30
     assert usable(later.settings, later.as_of).version == "1"
     assert gate_rows(later)[-1] == ("ok", "1", "version 1 is champion again, in place of version 2")
     with pytest.raises(ModelGateError, match="no former champion"):
         rollback(later)
+
+
+def test_a_version_that_learned_from_too_little_ends_the_run(second, tmp_path):
+    """The data's fault and not the model's: exit code 3, the champion stays."""
+    later = replace(second, as_of=shop.NIGHT + WEEK)
+    before = usable(later.settings, later.as_of).version
+    twin = version_of(later, "2")
+    strict = later.settings.model_copy(update={"gate": later.settings.gate.model_copy(update={"volume_stop": 1.0, "drift_stop": 1e-9})})
+    with pytest.raises(DataQualityError, match=r"is refused: .*inputs are spread otherwise") as caught:
+        admit(replace(later, settings=strict), twin)
+    assert caught.value.exit_code == 3
+    assert usable(later.settings, later.as_of).version == before
+    assert gate_rows(later)[-1][2].startswith("version 2: reject: ")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -49,8 +50,14 @@ def test_training_twice_gives_the_same_weights_to_the_bit(tmp_path: Path) -> Non
     assert not torch.equal(one["e.items.id.weight"], other["e.items.id.weight"])
 
 
-def test_two_processes_take_the_same_steps_as_one(tmp_path: Path) -> None:
-    made = world(tmp_path)
+def losses(bundle: Path) -> np.ndarray:
+    told = json.loads((bundle / checkpoint.HISTORY).read_text())
+    return np.array([*told["encoder"]["positions"], *told["encoder"]["anchors"], *told["ranker"]["loss"]])
+
+
+@pytest.mark.parametrize("sparse_rows", [1_000_000, 1])
+def test_two_processes_take_the_same_steps_as_one(tmp_path: Path, sparse_rows: int) -> None:
+    made = world(tmp_path, training={"anchors": 2, "batch_users": 16, "negatives": 32, "epochs": 1, "threads": 1, "sparse_rows": sparse_rows})
     results = []
     for processes in (1, 2):
         write_spec(made.model_copy(update={"output": str(tmp_path / f"bundle{processes}")}), tmp_path / "spec.json")
@@ -62,6 +69,8 @@ def test_two_processes_take_the_same_steps_as_one(tmp_path: Path) -> None:
         results.append(load_file(tmp_path / f"bundle{processes}" / checkpoint.WEIGHTS))
     far = max(float(np.abs(results[0][name] - results[1][name]).max()) for name in results[0])
     assert far < 1e-4, f"weights differ by up to {far}"
+    one, two = (losses(tmp_path / f"bundle{processes}") for processes in (1, 2))
+    assert len(one) > 20 and np.abs(one - two).max() < 1e-5, f"losses differ by up to {np.abs(one - two).max()}"
 
 
 def test_eight_users_are_learned_by_heart(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from model_world import settings  # noqa: E402
 
 from conf import columns as c  # noqa: E402
 from model.budget import Budget  # noqa: E402
-from model.catalogue import build_catalogue  # noqa: E402
+from model.catalogue import Catalogue, build_catalogue  # noqa: E402
 from model.distributed import World  # noqa: E402
 from model.encoder_training import EncoderTrainer  # noqa: E402
 from model.events import Events  # noqa: E402
@@ -53,18 +53,24 @@ def log(events: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return user[order], item[order], us[order]
 
 
+def plain_catalogue(items: int) -> Catalogue:
+    """Items of which nothing but the id is known."""
+    ids = pa.array([f"i{k:05d}" for k in range(items)])
+    nothing = {name: pa.nulls(items, kind) for name, kind in (
+        ("available_from", pa.timestamp("us", tz="UTC")), ("available_until", pa.timestamp("us", tz="UTC")), ("title", pa.string()),
+        ("category", pa.string()), ("price", pa.float64()), ("embedding", pa.list_(pa.float32())), ("release_ts", pa.timestamp("us", tz="UTC")),
+    )}  # fmt: skip
+    attributes = pa.array([[]] * items, pa.map_(pa.string(), pa.string()))
+    return build_catalogue(pa.table({c.ITEM_ID: ids, "attributes": attributes, **nothing}), ids)
+
+
 def ours(
     found: tuple[np.ndarray, np.ndarray, np.ndarray], width: int, length: int, batch: int, epochs: int
 ) -> tuple[int, float]:
     """(examples, seconds) of the encoder's walk over all positions."""
     user, item, us = found
-    n, ids = len(user), pa.array([f"i{k:05d}" for k in range(ITEMS)])
-    nothing = {name: pa.nulls(ITEMS, kind) for name, kind in (
-        ("available_from", pa.timestamp("us", tz="UTC")), ("available_until", pa.timestamp("us", tz="UTC")), ("title", pa.string()),
-        ("category", pa.string()), ("price", pa.float64()), ("embedding", pa.list_(pa.float32())), ("release_ts", pa.timestamp("us", tz="UTC")),
-    )}  # fmt: skip
-    attributes = pa.array([[]] * ITEMS, pa.map_(pa.string(), pa.string()))
-    catalogue = build_catalogue(pa.table({c.ITEM_ID: ids, "attributes": attributes, **nothing}), ids)
+    n = len(user)
+    catalogue = plain_catalogue(ITEMS)
     chosen = settings(
         model={"width": width}, features={"sequence_length": length},
         training={"batch_users": batch, "threads": 2, "max_seconds": 10_000},
