@@ -1,4 +1,5 @@
-"""Settings: one typed, frozen tree; an unknown key is an error. ``conf/load.py`` reads it, ``conf/gate.py`` and ``conf/scoring.py`` hold a group each."""
+"""Settings: one typed, frozen tree; an unknown key is an error. ``conf/load.py`` reads it, ``conf/gate.py``, ``conf/scoring.py``
+and ``conf/training.py`` hold a group each."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ from conf import columns as c
 from conf.gate import Gate
 from conf.nodes import Count, Duration, Node, Positive, Share
 from conf.scoring import Scoring
+from conf.training import Training
 
 _SHORT, _LONG = timedelta(days=2), timedelta(days=30)
 
@@ -141,40 +143,6 @@ class Slate(Node):
     trending: Count = Field(15, description="for each half-life")
     released: Count = 15
     neighbors: Count = 40
-
-
-class Training(Node):
-    """How the model is fitted."""
-
-    anchors: Positive | None = Field(
-        None, description="past as_of moments to learn from; 4 if not set, 10 for a horizon up to two days or from 30 days"
-    )
-    anchor_every: Duration | None = Field(
-        None, description="distance between anchors; the horizon if not set, a third of one from 30 days"
-    )
-    users_per_anchor: Positive = Field(20_000, description="labelled users an anchor, chosen by hash")
-    retrieval_epochs: Positive = 2
-    epochs: Positive = 3
-    batch_users: Positive = 128
-    negatives: Positive = 512
-    learning_rate: Annotated[float, Field(gt=0)] = 2e-3
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
-    processes: Annotated[int, Field(ge=1, le=1024)] = 1
-    launcher: Literal["torchrun", "spark"] = Field(
-        "torchrun", description="spark: processes run on Spark's executors, with a GPU each where these have them"
-    )
-    threads: Count = Field(0, description="torch threads a process; 0: cores / processes")
-    shards: Positive = Field(2, description="pieces of a step; up to so many processes take the same steps as one does")
-    sparse_rows: Positive = Field(1_000_000, description="an id table of more rows learns only those that a step touches")
-    max_seconds: Positive = Field(3600, description="stop cleanly after the epoch that passes this")
-    checkpoints: str = Field("{warehouse}/.training", description="where they lie: a folder that every node of a training sees")
-    checkpoint_every: Duration = timedelta(minutes=1)
-    checkpoint_steps: Count = Field(0, description="and after at most so many steps; 0: by time alone")
-    checkpoints_kept: Positive = 2
-    restarts: Count = Field(3, description="times that a trainer that died or fell silent is started again")
-    silence: Duration = Field(timedelta(seconds=40), description="a process that gives no sign for so long counts as dead")
-    compile: bool = Field(False, description="torch.compile the ranker; pays on GPUs")
-    seed: int = 0
 
 
 class Evaluation(Node):

@@ -76,7 +76,7 @@ class EncoderTrainer:
             return window_batches(windows, self.loop.world, training.batch_users * length, (training.seed, phase, epoch))
 
         def prepare(rows: np.ndarray, place: Place) -> WindowBatch:
-            return collate(events, windows, rows, gap_us, place.generator(1))
+            return collate(events, windows, rows, gap_us, place.generator(1), training.augment)
 
         return self.loop.fit(Task(NETWORK, phase, steps, prepare, self._positions_loss), self.optimizers, epochs)
 

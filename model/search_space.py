@@ -15,6 +15,8 @@ SPACE: dict[str, BaseDistribution] = {
     "training.learning_rate": FloatDistribution(5e-4, 1e-2, log=True),
     "training.epochs": IntDistribution(1, 8),
     "training.retrieval_epochs": IntDistribution(1, 4),
+    "training.augment.crop": FloatDistribution(0.0, 0.5),
+    "training.augment.mask": FloatDistribution(0.0, 0.3),
     "training.weight_decay": CategoricalDistribution((0.0, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)),
     "model.width": CategoricalDistribution((24, 32, 48, 64, 96)),
     "model.dropout": FloatDistribution(0.0, 0.5),

@@ -13,8 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from conf.training import Augment
+from model.augment import cropped, masked, moved
 from model.distributed import World, seeded
 from model.events import Events
+
+_AS_IT_WAS = Augment()  # type: ignore[call-arg]
 
 
 @dataclass(frozen=True)
@@ -86,9 +90,12 @@ def window_batches(windows: Windows, world: World, positions: int, parts: tuple[
         yield {shard: steps[step][shard::shards] for shard in world.shards}
 
 
-def collate(events: Events, windows: Windows, rows: np.ndarray, session_gap_us: int, generator: torch.Generator) -> WindowBatch:
-    """Arrays of some windows. Events of items outside the catalogue are read as unknown and never targets."""
-    start, stop = windows.start[rows], windows.stop[rows]
+def collate(
+    events: Events, windows: Windows, rows: np.ndarray, session_gap_us: int, generator: torch.Generator, how: Augment = _AS_IT_WAS
+) -> WindowBatch:
+    """Arrays of some windows, changed as ``how`` says. Events of items outside the catalogue are read as unknown and never targets."""
+    stop = windows.stop[rows]
+    start = cropped(windows.start[rows], stop, how, generator)
     width = int((stop - start).max())
     at = start[:, None] + np.arange(width)
     real = at < stop[:, None]
@@ -105,15 +112,16 @@ def collate(events: Events, windows: Windows, rows: np.ndarray, session_gap_us: 
     before = us[row, place]
     share = torch.rand(len(row), generator=generator, dtype=torch.float64).numpy()
     moment = before + ((when - before) * share).astype(np.int64)
+    by = moved(len(rows), how, generator)
     tensor = torch.from_numpy
     return WindowBatch(
-        item=tensor(item.astype(np.int64)),
+        item=tensor(masked(item, how, generator).astype(np.int64)),
         kind=tensor(np.where(real, events.kind[at], 0).astype(np.int64)),
-        us=tensor(us),
+        us=tensor(np.where(real, us + by, 0)),
         value=tensor(np.where(real, events.value[at], 0).astype(np.float32)),
         session=tensor(session),
         row=tensor(row),
         place=tensor(place),
         target=tensor(item[row, place + 1].astype(np.int64)),
-        moment=tensor(moment),
+        moment=tensor(moment + by[row, 0]),
     )

@@ -47,7 +47,7 @@ def _made(split: Split, choice: Choice, asked: dict[pd.Timestamp | None, np.ndar
     settings = _settings(split.log, folder)
     kairos_run.build_tables(folder, settings, split.cutoff)
     chosen = kairos_run.settings_of(settings, {"training": {"seed": int(choice["seed"])}})  # type: ignore[call-overload]
-    name = f"{split.cutoff:%Y%m%d}-{choice['seed']}"
+    name = f"{split.cutoff:%Y%m%d%H}-{choice['seed']}"
     model = kairos_run.fit(folder, chosen, split.cutoff, split.past["event_time"].min(), name)
     lists: Lists = {}
     for moment, users in asked.items():
@@ -58,19 +58,18 @@ def _made(split: Split, choice: Choice, asked: dict[pd.Timestamp | None, np.ndar
 
 def _settings(log: Log, folder: Path) -> Path:
     """Write the log's settings file."""
-    days = log.horizon / pd.Timedelta("1D")
     tree: dict[str, Any] = {
-        "horizon": f"{days:.0f}d", "repeat_consumption": log.repeats, "warehouse": str(folder / "warehouse"),
+        "horizon": f"{log.horizon / pd.Timedelta('1h'):.0f}h", "repeat_consumption": log.repeats, "warehouse": str(folder / "warehouse"),
         "domain": log.name, "ingest": {"max_rejected_share": 1.0},
     }  # fmt: skip
     if log.name == "completejourney":
         tree = {"extends": str(ROOT / "conf" / "completejourney.yaml")} | tree
-    elif log.name in CATALOGUES:
-        root = shared(log.name)
+    elif log.data in CATALOGUES:
+        root = shared(log.data)
         columns = {"user_id": "user_id", "item_id": "item_id", "event_ts": "event_time", "value": "value"}
         tree["source"] = {
             "events": {"path": str(root / "events.parquet"), "columns": columns},
-            "items": {"path": str(root / "items.parquet"), "columns": {"item_id": "item_id", **CATALOGUES[log.name]}},
+            "items": {"path": str(root / "items.parquet"), "columns": {"item_id": "item_id", **CATALOGUES[log.data]}},
         }
     else:
         raise MissingError(f"{log.name}: tests/benchmarks/kairos_lists.py does not say where its columns are")
