@@ -48,6 +48,11 @@ def state(trained: train.Trained) -> dict[str, torch.Tensor]:
     return {**trained.encoder.state_dict(prefix="e."), **trained.ranker.state_dict(prefix="r.")}
 
 
+def same(one: train.Trained, two: train.Trained) -> bool:
+    mine, theirs = state(one), state(two)
+    return mine.keys() == theirs.keys() and all(torch.equal(v, theirs[k]) for k, v in mine.items())
+
+
 def cut_at(monkeypatch: pytest.MonkeyPatch, cut: Callable[[int], bool]) -> None:
     original = Checkpoints.after_step
 
@@ -68,8 +73,17 @@ def whole(tables: Path) -> tuple[train.Trained, int]:
         steps: list[int] = []
         cut_at(patch, lambda n: bool(steps.append(n)))
         trained = train.train(told(tables, tables / "whole"), ALONE, tell=False)
-        assert all(torch.equal(v, state(train.train(told(tables, None), ALONE, tell=False))[k]) for k, v in state(trained).items())
+        assert same(trained, train.train(told(tables, None), ALONE, tell=False))
     return trained, steps[-1]
+
+
+def test_row_sparse_tables_go_on_too(tables, tmp_path, monkeypatch) -> None:
+    whole = train.train(told(tables, None, sparse_rows=1), ALONE, tell=False)
+    for n, at in enumerate((5, 15)):
+        with monkeypatch.context() as patch, pytest.raises(Cut):
+            cut_at(patch, lambda step, at=at: step == at)
+            train.train(told(tables, tmp_path / str(n), sparse_rows=1), ALONE, tell=False)
+        assert same(train.train(told(tables, tmp_path / str(n), sparse_rows=1), ALONE, tell=False), whole)
 
 
 @pytest.mark.parametrize("share", [0.02, 0.35, 0.5, 0.8, 1.0])
@@ -83,7 +97,7 @@ def test_a_training_that_is_cut_goes_on_to_the_same_weights(tables, whole, tmp_p
     cut_at(monkeypatch, lambda n: bool(again.append(n)))
     resumed = train.train(told(tables, tmp_path), ALONE, tell=False)
     assert at - 4 < (again[0] if again else steps + 1) <= at + 1, "what was done before the cut is not done again"
-    assert all(torch.equal(v, state(resumed)[k]) for k, v in state(trained).items())
+    assert same(resumed, trained)
     assert resumed.history == trained.history
     timed = {"seconds"}
     assert {k: v for k, v in resumed.metrics.items() if k not in timed} == {k: v for k, v in trained.metrics.items() if k not in timed}
@@ -101,7 +115,7 @@ def test_a_training_cut_at_every_fifth_step_ends_alike(tables, whole, tmp_path, 
         except Cut:
             continue
     assert lives > steps // 5
-    assert all(torch.equal(v, state(resumed)[k]) for k, v in state(trained).items())
+    assert same(resumed, trained)
     assert len(list(tmp_path.glob("step-*"))) == 2
 
 
@@ -138,7 +152,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_said(tables, whole, tmp_path, c
     said = capsys.readouterr().out
     assert said.count("passed over a checkpoint") == (2 if harm in ("everything", "slates") else 1)
     assert ("goes on from step" in said) == (harm not in ("everything", "slates"))
-    assert all(torch.equal(v, state(resumed)[k]) for k, v in state(trained).items())
+    assert same(resumed, trained)
 
 
 def test_a_huge_header_is_not_read(tmp_path: Path) -> None:

@@ -104,10 +104,11 @@ def rows(number: Annotated[int, typer.Option()] = 1_000_000, steps: Annotated[in
     for name, sparse_rows in (("dense", 10**9), ("row-sparse", 1)):
         made = trainer(World(0, 1), 2_000, number, sparse_rows=sparse_rows, batch_users=40)
         made.fit_positions(seen, np.iinfo(np.int64).min, END_US, 1, phase=0)
-        made.loop.seconds, before = 0.0, made.loop.progress.steps
+        progress = made.loop.progress
+        made.loop.seconds, before, learned = 0.0, progress.steps, progress.examples["encoder"]
         made.fit_positions(seen, np.iinfo(np.int64).min, END_US, 1, phase=1)
-        taken = made.loop.progress.steps - before
-        print(f"{name:10s} {made.loop.seconds / taken * 1e3:8.1f} ms a step of {made.loop.progress.targets or 0:,.0f} targets ({taken} steps)", flush=True)
+        taken, targets = progress.steps - before, progress.examples["encoder"] - learned
+        print(f"{name:10s} {made.loop.seconds / taken * 1e3:8.1f} ms a step of {targets / taken:,.0f} targets ({taken} steps)", flush=True)
 
 
 @app.command(hidden=True)
