@@ -148,7 +148,7 @@ USER_PROFILES = Table(
         *(
             Column(c.user_type_events(t, w), "BIGINT", f"{t} events in {'all history' if w == 'all' else 'the last ' + w}")
             for t in c.EVENT_TYPES
-            for w in ("1d", "7d", "28d", "all")
+            for w in (*c.WINDOWS, "all")
         ),
         Column("user_items_all", "BIGINT", "distinct items in all history"),
         Column("user_sessions_28d", "BIGINT", "sessions begun in the last 28d"),

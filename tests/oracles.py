@@ -91,9 +91,8 @@ def profiles(events: list[Event], items: list[Item], as_of: datetime, gap: timed
         windows = {**WINDOWS, "all": timedelta(days=100_000)}
         for w, span in windows.items():
             row[f"user_events_{w}"] = sum(e.event_ts >= as_of - span for e in mine)
-            if w in ("1d", "7d", "28d", "all"):
-                for t in TYPES:
-                    row[f"user_{t}_{w}"] = sum(e.event_ts >= as_of - span and e.event_type == t for e in mine)
+            for t in TYPES:
+                row[f"user_{t}_{w}"] = sum(e.event_ts >= as_of - span and e.event_type == t for e in mine)
         sessions: list[list[Event]] = []
         for event, start in zip(mine, begins(mine, gap), strict=True):
             if start:
