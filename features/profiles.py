@@ -25,6 +25,7 @@ from features.history import (
     history,
 )
 from features.interests import best_categories, interests
+from features.sums import VALUE, exact_sum
 from features.windows import AT, DAY_US, HOUR_US, SECOND_US, SEEN_FROM, SEEN_TO, US, Moments
 
 _MONTH_US = c.WINDOWS["28d"] * SECOND_US
@@ -40,20 +41,20 @@ def user_profiles(
     log = history(events, times, settings, users)
     known = items.where(F.col(c.CATEGORY).isNotNull()).select(c.ITEM_ID, c.CATEGORY)
     named = log.join(known, on=c.ITEM_ID, how="inner")
-    profiles = _counts(log, times).join(interests(named, times), on=[AT, c.USER_ID], how="left")
+    profiles = _counts(log, times, settings.features.dwell).join(interests(named, times), on=[AT, c.USER_ID], how="left")
     best = best_categories(settings.features.categories_per_user)
     return profiles.select(times.as_of(AT), c.USER_ID, *_ratios(times), *best).select(*USER_PROFILES.column_names)
 
 
-def _counts(log: DataFrame, times: Moments) -> DataFrame:
+def _counts(log: DataFrame, times: Moments, dwell: str) -> DataFrame:
     """One row a (moment, user): everything that is counted."""
     if times.last == 0:  # what the only moment sees is not told apart: one pass over the history where it lies
-        return at_moments(log, times).groupBy(AT, *TIMELINE).agg(*_totals(), *_windows(times)).drop(VERSION)
+        return at_moments(log, times).groupBy(AT, *TIMELINE).agg(*_totals(), *_windows(times, dwell)).drop(VERSION)
     counted = log.groupBy(*INCREMENT).agg(*_totals())
     # An event goes to the few moments whose longest window it lies in.
     recent = log.withColumn(SEEN_TO, F.least(SEEN_TO, times.last_within(US, _MONTH_US)))
     recent = at_moments(recent.where(F.col(SEEN_FROM) <= F.col(SEEN_TO)), times)
-    parts = [at_moments(counted, times).drop(*INCREMENT[1:]), recent.groupBy(AT, c.USER_ID).agg(*_windows(times))]
+    parts = [at_moments(counted, times).drop(*INCREMENT[1:]), recent.groupBy(AT, c.USER_ID).agg(*_windows(times, dwell))]
     stacked = reduce(lambda above, below: above.unionByName(below, allowMissingColumns=True), parts)
     sums = [name for name in stacked.columns if name not in (AT, c.USER_ID, "first_us", "last_us")]
     return stacked.groupBy(AT, c.USER_ID).agg(
@@ -81,8 +82,9 @@ def _totals() -> list[Column]:
     ]
 
 
-def _windows(times: Moments) -> list[Column]:
+def _windows(times: Moments, dwell: str) -> list[Column]:
     """Counts in recent windows. A session counts if it began in the window; its length is that of its visible part."""
+    spent_us, spent_s = F.col(STEP_US), F.greatest(F.col(c.VALUE), F.lit(0.0))
     now = times.us_of(AT)
     inside = {w: now - F.col(US) <= seconds * SECOND_US for w, seconds in c.WINDOWS.items()}
     begun = F.col(SESSION_US) >= now - _MONTH_US
@@ -94,7 +96,11 @@ def _windows(times: Moments) -> list[Column]:
             for w in c.WINDOWS
         ),
         F.count_if(F.col(STARTS) & begun).alias("user_sessions_28d"),
-        F.sum(F.when(begun, F.col(STEP_US)).otherwise(0)).alias("dwell_us"),
+        (
+            exact_sum(F.when(begun, spent_s), VALUE)
+            if dwell == "value"
+            else F.sum(F.when(begun, spent_us).otherwise(0)) / SECOND_US
+        ).alias("user_dwell_seconds_28d"),
     ]
 
 
@@ -105,8 +111,7 @@ def _ratios(times: Moments) -> list[Column]:
     days = F.col("active_days") - 1
     span = F.floor(F.col("last_us") / DAY_US) - F.floor(F.col("first_us") / DAY_US)
     return [
-        *(F.col(name) for name in (*windows, "user_items_all", "user_sessions_28d", "user_sessions_all")),
-        (F.col("dwell_us") / SECOND_US).alias("user_dwell_seconds_28d"),
+        *(F.col(name) for name in (*windows, "user_items_all", "user_sessions_28d", "user_sessions_all", "user_dwell_seconds_28d")),
         (F.col("session_items") / F.col("user_sessions_all")).alias("user_depth_items"),
         (F.coalesce("session_categories", F.lit(0)) / F.col("user_sessions_all")).alias("user_depth_categories"),
         ((now - F.col("last_us")) / DAY_US).alias("user_recency_days"),
