@@ -76,12 +76,10 @@ def state(context: Context) -> dict[str, list[str]]:
 
 
 if __name__ == "__main__":
-    from conftest import INTERPRETED
-
     from conf.settings import Spark
     from jobs.session import open_session
 
     last = int(sys.argv[2])
-    session = open_session(Spark(master="local[2]", shuffle_partitions=2, conf=INTERPRETED), "kairos-killed")
+    session = open_session(Spark(master="local[2]", shuffle_partitions=2), "kairos-killed")
     chain(session, Path(sys.argv[1]), lambda n: os.kill(os.getpid(), signal.SIGKILL) if n == last else None)
     session.stop()
