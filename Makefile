@@ -54,7 +54,7 @@ python:
 	  echo "error: Python 3.11 or newer is needed and $(PYTHON) is $$("$(PYTHON)" --version 2>&1 | head -1): install it or say make PYTHON=/path/to/python3.11" >&2; exit 2; }
 
 # The stamp is made last, so an interrupted installation is taken up again. The session is started once, which fetches
-# Delta's jars: what is downloaded is downloaded here and not during the first run.
+# Delta's jars and keeps Spark's classes ready: what takes once is done here and not in each run.
 $(INSTALLED): pyproject.toml | python java
 	@echo "installing into $(VENV) (a few minutes, once) ..."
 	@"$(PYTHON)" -m venv $(VENV)

@@ -66,6 +66,10 @@ HOUR_BUCKETS: Final = 48
 DAY_BUCKETS: Final = 56
 
 LIFE_STAGES: Final = ("new", "rising", "peak", "falling", "evergreen")
+#: An item is new for so many days; then the trend (a logarithm of rates) and the days since its best day decide.
+NEW_DAYS: Final = 7.0
+STAGE_TREND: Final = 0.2
+PEAK_DAYS: Final = 2.0
 
 
 def item_sales(window: str) -> str:

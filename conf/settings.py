@@ -108,10 +108,12 @@ class Features(Node):
 
     sequence_length: Positive = 100
     session_gap: Duration = timedelta(minutes=30)
+    dwell: Literal["gaps", "value"] = Field("gaps", description="time spent: gaps inside sessions, or the events' values (seconds)")
     repeats_per_user: Positive = Field(300, description="(user, item) rows kept a user, by decayed count (90d)")
     categories_per_user: Positive = 10
-    neighbors: Positive = Field(50, description="neighbours kept an item")
+    neighbors: Positive = Field(100, description="neighbours kept an item")
     neighbor_reach: Positive = Field(10, description="an event meets this many earlier events of the same user")
+    neighbor_session_weight: float = Field(1.0, ge=0.01, le=100, description="a meeting inside one session counts so many times")
     neighbor_min_together: Positive = Field(1, description="two items that met less often are no neighbours")
     neighbor_half_life: Duration = timedelta(days=28)
     neighbor_min_events: Positive = Field(3, description="items with fewer visible events have no neighbours")

@@ -148,12 +148,12 @@ USER_PROFILES = Table(
         *(
             Column(c.user_type_events(t, w), "BIGINT", f"{t} events in {'all history' if w == 'all' else 'the last ' + w}")
             for t in c.EVENT_TYPES
-            for w in ("1d", "7d", "28d", "all")
+            for w in (*c.WINDOWS, "all")
         ),
         Column("user_items_all", "BIGINT", "distinct items in all history"),
         Column("user_sessions_28d", "BIGINT", "sessions begun in the last 28d"),
         Column("user_sessions_all", "BIGINT", "sessions in all history"),
-        Column("user_dwell_seconds_28d", "DOUBLE", "time spent in sessions in the last 28d (seconds)"),
+        Column("user_dwell_seconds_28d", "DOUBLE", "time spent in sessions begun in the last 28d (seconds): gaps inside them or, by features.dwell, the values of their events"),
         Column("user_depth_items", "DOUBLE", "mean distinct items a session"),
         Column("user_depth_categories", "DOUBLE", "mean distinct categories a session"),
         Column("user_recency_days", "DOUBLE", "days since the last event"),
@@ -192,7 +192,7 @@ USER_ITEM_REPEATS = Table(
 
 ITEM_NEIGHBORS = Table(
     "item_neighbors",
-    "one (item, neighbour) at as_of: time-decayed co-occurrence in histories, normalised against popularity",
+    "one (item, neighbour) at as_of: time-decayed co-occurrence in sessions and histories, normalised against popularity",
     "build_features",
     (c.AS_OF_TS, c.ITEM_ID, c.NEIGHBOR_ID),
     (
@@ -257,7 +257,12 @@ ITEM_TEMPORAL = Table(
         Column("item_acceleration", "DOUBLE", "item_trend_1d_7d - item_trend_7d_28d"),
         Column("item_idle_days", "DOUBLE", "days since the last sale; NULL without sales", True),
         Column("item_days_since_peak", "DOUBLE", "whole days since the best of the last 56 days; NULL without sales in them", True),
-        Column("item_life_stage", "STRING", "one of " + ", ".join(c.LIFE_STAGES)),
+        Column(
+            "item_life_stage",
+            "STRING",
+            f"new: younger than {c.NEW_DAYS:g} days; else by item_trend_7d_28d: above {c.STAGE_TREND} peak (best day less than "
+            f"{c.PEAK_DAYS:g} days ago) or rising, below -{c.STAGE_TREND} falling, between evergreen",
+        ),
         Column("item_daily_strength", "DOUBLE", "strength of the cycle over the hours of the day, 0 (flat) to 1 (one hour only)"),
         Column("item_daily_phase", "DOUBLE", "hour of the day (UTC) at the centre of the cycle, 0 to 24"),
         Column("item_weekly_strength", "DOUBLE", "strength of the cycle over the weekdays, 0 (flat) to 1 (one day only)"),

@@ -25,8 +25,6 @@ POSITION = "position"
 RECENT = "recent"
 #: Number of the session within the timeline; whether the event begins it; when it began; time since the event before it.
 SESSION, STARTS, SESSION_US, STEP_US = "session", "starts", "session_us", "step_us"
-#: Whether no later session begins in the same increment.
-LAST_SESSION = "last_session"
 #: Whether it is the first event of the user on this UTC day.
 NEW_DAY = "new_day"
 #: Microseconds since this user's last event with this item; NULL at the first.
@@ -39,7 +37,7 @@ WANTED = "wanted"
 #: What rows must share to be added up before they are told apart by moment.
 INCREMENT = (*TIMELINE, WANTED, SEEN_FROM, SEEN_TO)
 COLUMNS = (
-    *INCREMENT, POSITION, RECENT, US, c.ITEM_ID, c.EVENT_TYPE, c.VALUE, SESSION, STARTS, SESSION_US, STEP_US, LAST_SESSION,
+    *INCREMENT, POSITION, RECENT, US, c.ITEM_ID, c.EVENT_TYPE, c.VALUE, SESSION, STARTS, SESSION_US, STEP_US,
     NEW_DAY, GAP_US, AGAIN,
 )  # fmt: skip
 
@@ -60,9 +58,6 @@ def history(events: DataFrame, times: Moments, settings: Settings, users: DataFr
     # Within a timeline seen_from never falls, so it may come first; one sort then serves timelines and increments alike.
     mine = Window.partitionBy(*TIMELINE).orderBy(SEEN_FROM, US, c.EVENT_ID)
     so_far = mine.rowsBetween(Window.unboundedPreceding, Window.currentRow)
-    increment = Window.partitionBy(*TIMELINE, SEEN_FROM).rowsBetween(
-        Window.unboundedPreceding, Window.unboundedFollowing
-    )
     same = Window.partitionBy(*TIMELINE, c.ITEM_ID)
     day_us = F.lit(DAY_US)
     return (
@@ -75,12 +70,10 @@ def history(events: DataFrame, times: Moments, settings: Settings, users: DataFr
             SESSION: F.sum(F.col(STARTS).cast("int")).over(so_far).cast("int"),
             SESSION_US: F.max(F.when(F.col(STARTS), F.col(US))).over(so_far),
         })
-        .withColumn("_last", F.max(SESSION).over(increment))
         # Last, so that what is persisted lies in the order of (user, item), and their sums need no sort.
         .withColumn("last_same", F.lag(US).over(same.orderBy(SEEN_FROM, US, c.EVENT_ID)))
         .withColumns({
             RECENT: F.coalesce(F.col("later") != F.col(SEEN_FROM), F.lit(True)),
-            LAST_SESSION: F.col("_last") == F.col(SESSION),
             STEP_US: F.when(F.col(STARTS), 0).otherwise(F.col(US) - F.col("last_us")),
             NEW_DAY: F.coalesce(F.floor(F.col(US) / day_us) != F.floor(F.col("last_us") / day_us), F.lit(True)),
             GAP_US: F.col(US) - F.col("last_same"),

@@ -10,10 +10,6 @@ from features.windows import AT, DAY_US, Moments
 
 #: The moment that a row speaks for, as epoch microseconds.
 MOMENT_US = "moment_us"
-#: An item is new for a week; then the 7-day rate against the 28-day rate decides, on the scale of logarithms.
-NEW_DAYS = 7.0
-TREND_THRESHOLD = 0.2
-PEAK_DAYS = 2.0
 
 
 def known_items(items: DataFrame, times: Moments) -> DataFrame:
@@ -55,12 +51,12 @@ def age_columns() -> dict[str, Column]:
 
 
 def life_stage() -> Column:
-    """new, rising, peak, falling or evergreen, by the thresholds above."""
+    """new, rising, peak, falling or evergreen, by the thresholds of ``conf/columns.py``."""
     trend, since = F.col("item_trend_7d_28d"), F.col("item_days_since_peak")
     return (
-        F.when(F.col("item_age_days") < NEW_DAYS, F.lit("new"))
-        .when((trend > TREND_THRESHOLD) & (since < PEAK_DAYS), F.lit("peak"))
-        .when(trend > TREND_THRESHOLD, F.lit("rising"))
-        .when(trend < -TREND_THRESHOLD, F.lit("falling"))
+        F.when(F.col("item_age_days") < c.NEW_DAYS, F.lit("new"))
+        .when((trend > c.STAGE_TREND) & (since < c.PEAK_DAYS), F.lit("peak"))
+        .when(trend > c.STAGE_TREND, F.lit("rising"))
+        .when(trend < -c.STAGE_TREND, F.lit("falling"))
         .otherwise(F.lit("evergreen"))
     )

@@ -1,6 +1,8 @@
-"""``item_neighbors``: items that come one soon after the other in people's histories, decayed by age.
+"""``item_neighbors``: items that come one soon after the other in people's sessions and histories, decayed by age.
 
 An event meets the ``neighbor_reach`` events before it, so the cost is linear in events, also for items in half of all baskets.
+A meeting inside one session counts ``neighbor_session_weight`` times: the two events have the same session of the source or,
+where neither has one, are no more than ``session_gap`` apart. That is known of the two alone, whatever becomes known later.
 Events are taken in the order in which they became known: what a moment sees is then a prefix of that order, and no pair of an
 earlier moment depends on a later event. Source: item-to-item collaborative filtering (Linden et al., 2003), with decay.
 """
@@ -19,7 +21,7 @@ from features.sums import decay, exact_sum
 from features.windows import AT, SEEN_FROM, US, Moments
 
 SHRINKAGE = 1.0
-_KNOWN_US, _HASH = "known_us", "item_hash"
+_KNOWN_US, _HASH, _SESSION = "known_us", "item_hash", "session_hash"
 
 
 def item_neighbors(events: DataFrame, moments: list[datetime], settings: Settings) -> DataFrame:
@@ -30,7 +32,8 @@ def item_neighbors(events: DataFrame, moments: list[datetime], settings: Setting
     times = Moments.of(moments)
     known = F.greatest(F.unix_micros(c.EVENT_TS), F.unix_micros(c.AVAILABLE_TS))
     # Pairs are of 64-bit hashes: a fraction of the bytes of two names. Names return with the few rows that are kept.
-    log = times.log(events.withColumns({_KNOWN_US: known, _HASH: F.xxhash64(c.ITEM_ID)}))
+    session = F.when(F.col(c.SESSION_ID).isNotNull(), F.xxhash64(c.SESSION_ID))
+    log = times.log(events.withColumns({_KNOWN_US: known, _HASH: F.xxhash64(c.ITEM_ID), _SESSION: session}))
     half_life = settings.features.neighbor_half_life // timedelta(seconds=1)
     items = _weights(log, times, settings, half_life)
     # Frequent at any moment, which only spares work: the joins below ask for the moment itself.
@@ -65,28 +68,34 @@ def _weights(log: DataFrame, times: Moments, settings: Settings, half_life: int)
 
 
 def _pairs(log: DataFrame, frequent: DataFrame, times: Moments, settings: Settings, half_life: int) -> DataFrame:
-    """(at, x, y, met), hashes, both ways: summed weights of meetings; nearer ones weigh more."""
+    """(at, x, y, met), hashes, both ways: summed weights of meetings; nearer ones weigh more, and those in one session."""
     order = Window.partitionBy(c.USER_ID).orderBy(*[F.asc_nulls_last(name) for name in (_KNOWN_US, US, c.EVENT_ID)])
-    earlier = F.array(*[F.lag(_HASH, step).over(order) for step in range(1, settings.features.neighbor_reach + 1)])
+    reach, in_session = settings.features.neighbor_reach, settings.features.neighbor_session_weight
+    event = F.struct(_HASH, _SESSION, US) if in_session != 1 else F.struct(_HASH)
+    # Asked once an event and not once a meeting; the others stay, because they take up their places in the order.
+    told = log.join(frequent.withColumn("frequent", F.lit(True)), on=_HASH, how="left")
+    told = told.withColumn("event", F.when(F.col("frequent"), event))
+    earlier = F.array(*[F.lag("event", step).over(order) for step in range(1, reach + 1)])
+    near = F.lit(1.0) / F.sqrt(F.col("steps") + 1.0)
+    if in_session != 1:
+        near = near * F.when(_same_session(settings.features.session_gap), F.lit(in_session)).otherwise(1.0)
     met = (
-        log.withColumn("earlier", earlier)
-        .select(_HASH, SEEN_FROM, US, F.posexplode("earlier").alias("steps", "other"))
-        .where(F.col("other") != F.col(_HASH))
-        .join(frequent, on=_HASH, how="left_semi")
-        .join(frequent.withColumnRenamed(_HASH, "other"), on="other", how="left_semi")
+        told.withColumn("earlier", earlier)
+        .where("frequent")
+        .select(_HASH, _SESSION, SEEN_FROM, US, F.posexplode("earlier").alias("steps", "other"))
+        .where(F.col(f"other.{_HASH}") != F.col(_HASH))
         .select(
-            F.least(_HASH, "other").alias("a"),
-            F.greatest(_HASH, "other").alias("b"),
-            SEEN_FROM,
-            US,
-            (F.lit(1.0) / F.sqrt(F.col("steps") + 1.0)).alias("near"),
+            F.least(_HASH, f"other.{_HASH}").alias("a"), F.greatest(_HASH, f"other.{_HASH}").alias("b"),
+            SEEN_FROM, US, near.alias("near"),
         )
-    )
+        # There are reach times as many meetings as events, most pairs meet once, and all of a part's are held at a time.
+        .repartition(reach * settings.spark.shuffle_partitions, "a", "b")
+    )  # fmt: skip
     together = settings.features.neighbor_min_together
     states = [
         state
         for index, us in enumerate(times.us)
-        for state in _states(index, F.col("near") * decay(US, F.lit(us), half_life))
+        for state in _states(index, times.last, F.col("near") * decay(US, F.lit(us), half_life))
     ]
     often = met.groupBy("a", "b").agg(*states).where(F.col(f"n_{times.last}") >= together)
     each = F.explode(
@@ -106,7 +115,15 @@ def _pairs(log: DataFrame, frequent: DataFrame, times: Moments, settings: Settin
     return both.select(f"state.{AT}", "side.x", "side.y", "state.met")
 
 
-def _states(index: int, weight: Column) -> tuple[Column, Column]:
+def _same_session(gap: timedelta) -> Column:
+    mine, theirs = F.col(_SESSION), F.col(f"other.{_SESSION}")
+    apart = F.abs(F.col(US) - F.col(f"other.{US}")) <= gap // timedelta(microseconds=1)
+    return F.coalesce(mine == theirs, mine.isNull() & theirs.isNull() & apart)
+
+
+def _states(index: int, last: int, weight: Column) -> tuple[Column, Column]:
     """How often a pair has met by the moment, and the summed weights."""
+    if last == 0:  # the only moment sees all there is
+        return F.count("*").alias("n_0"), exact_sum(weight).alias("met_0")
     seen = F.col(SEEN_FROM) <= index
     return F.count_if(seen).alias(f"n_{index}"), exact_sum(F.when(seen, weight)).alias(f"met_{index}")

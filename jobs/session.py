@@ -17,6 +17,7 @@ from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
 from conf.settings import Spark
+from jobs import class_archive
 from jobs.errors import UsageError
 from jobs.java import check_java
 
@@ -43,19 +44,20 @@ _RUNTIME: dict[str, Any] = {
 #: Logs of the JVMs that this process has started, to be removed when it ends.
 _logs: list[Path] = []
 # Only matter before the JVM is up, so only where this process starts it.
+_JVM = "spark.driver.extraJavaOptions"
 _STATIC: dict[str, Any] = {
     "spark.ui.enabled": "false",
     "spark.ui.showConsoleProgress": "false",
     # Else each call of a column function tells the JVM its line of Python first, which is half of making a plan.
     "spark.python.sql.dataFrameDebugging.enabled": "false",
     "spark.sql.adaptive.coalescePartitions.parallelismFirst": "false",
-    "spark.driver.extraJavaOptions": "-Duser.timezone=UTC -XX:+UseParallelGC",
+    _JVM: "-Duser.timezone=UTC -XX:+UseParallelGC",
     "spark.executor.extraJavaOptions": "-Duser.timezone=UTC",
 }
 
 
-def open_session(settings: Spark, app: str = "kairos") -> SparkSession:
-    """The session of this process, started here or by spark-submit.
+def open_session(settings: Spark, app: str = "kairos", jvm_options: str | None = None) -> SparkSession:
+    """The session of this process, started here or by spark-submit. ``jvm_options``: instead of those for the class archive.
 
     Raises UsageError when Java or Delta is missing or the JVM does not start.
     """
@@ -65,7 +67,7 @@ def open_session(settings: Spark, app: str = "kairos") -> SparkSession:
     else:
         check_java()
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-        session = _start(settings, app)
+        session = _start(settings, app, class_archive.use() if jvm_options is None else jvm_options)
     for key, value in _RUNTIME.items():
         session.conf.set(key, value)
     session.conf.set("spark.sql.shuffle.partitions", str(settings.shuffle_partitions))
@@ -73,8 +75,9 @@ def open_session(settings: Spark, app: str = "kairos") -> SparkSession:
     return session
 
 
-def _start(settings: Spark, app: str) -> SparkSession:
+def _start(settings: Spark, app: str, jvm_options: str) -> SparkSession:
     conf = _DELTA | _RUNTIME | _STATIC | settings.conf
+    conf[_JVM] = f"{conf[_JVM]} {jvm_options}".strip()
     conf["spark.driver.memory"] = settings.driver_memory
     if "spark.jars" not in conf and "spark.jars.packages" not in conf:
         conf["spark.jars.packages"] = f"{DELTA_PACKAGE}:{version('delta-spark')}"
@@ -133,8 +136,10 @@ def _need_delta(session: SparkSession) -> None:
 
 
 def main() -> None:
-    """Start and stop a session once, so that the jars are in the local cache: part of the installation."""
-    open_session(Spark(), "kairos-warm-up").stop()
+    """Part of the installation: start a session once, so that the jars are in the local cache, and keep the classes it loads."""
+    session = open_session(Spark(), "kairos-warm-up", class_archive.make())
+    class_archive.rehearse(session)
+    class_archive.finish(session)
 
 
 if __name__ == "__main__":

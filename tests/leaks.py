@@ -81,8 +81,8 @@ LEAKS = (
     Leak(
         "neighbours frequent at any moment",
         "features/neighbors.py",
-        'F.count_if(seen).alias(f"n_{index}")',
-        'F.count("*").alias(f"n_{index}")',
+        'return F.count_if(seen).alias(f"n_{index}")',
+        'return F.count("*").alias(f"n_{index}")',
     ),
     Leak(
         "deduplication keeps the last delivery",

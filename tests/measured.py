@@ -18,11 +18,15 @@ SECONDS = "seconds of work: "
 
 @dataclass(frozen=True)
 class Measured:
-    """``work``: what the command says of its own work, without start-up. ``peak_gib``: PSS of the tree, sampled twice a second."""
+    """``work``: what the command says of its own work, without start-up. ``peak_gib``: PSS of the tree, sampled twice a second.
+
+    ``cpu_s``: seconds of processor that the tree took, start-up included: what other work on the machine disturbs least.
+    """
 
     work: dict[str, float]
     wall: float
     peak_gib: float
+    cpu_s: float
 
 
 def tell(**seconds: float) -> None:
@@ -32,7 +36,7 @@ def tell(**seconds: float) -> None:
 
 def measure(*command: str | Path) -> Measured:
     """Run a Python script with arguments. Raises RuntimeError with its output when it fails."""
-    began, peak = time.monotonic(), 0
+    began, peak, took = time.monotonic(), 0, {}
     # Into a file: a pipe that nobody empties would stop a child that says much.
     with tempfile.TemporaryFile("w+") as said:
         child = subprocess.Popen([sys.executable, *map(str, command)], stdout=said, stderr=subprocess.STDOUT, text=True)
@@ -43,6 +47,8 @@ def measure(*command: str | Path) -> Measured:
                 for process in [tree, *tree.children(recursive=True)]:
                     with contextlib.suppress(psutil.Error):
                         held += process.memory_full_info().pss
+                        times = process.cpu_times()
+                        took[process.pid] = times.user + times.system
             peak = max(peak, held)
             time.sleep(0.5)
         said.seek(0)
@@ -50,4 +56,4 @@ def measure(*command: str | Path) -> Measured:
     if child.returncode:
         raise RuntimeError(f"{' '.join(map(str, command))} ended with {child.returncode}:\n" + "\n".join(lines[-30:]))
     told = [json.loads(line.removeprefix(SECONDS)) for line in lines if line.startswith(SECONDS)]
-    return Measured({k: v for one in told for k, v in one.items()}, time.monotonic() - began, peak / 2**30)
+    return Measured({k: v for one in told for k, v in one.items()}, time.monotonic() - began, peak / 2**30, sum(took.values()))

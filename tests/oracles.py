@@ -83,7 +83,9 @@ def repeats(events: list[Event], as_of: datetime, most: int) -> dict:
     return rows
 
 
-def profiles(events: list[Event], items: list[Item], as_of: datetime, gap: timedelta, most: int) -> dict:
+def profiles(
+    events: list[Event], items: list[Item], as_of: datetime, gap: timedelta, most: int, dwell: str = "gaps"
+) -> dict:
     category = {i.item_id: i.category for i in items if i.category is not None}
     rows = {}
     for user, mine in by(known(events, as_of), "user_id").items():
@@ -91,14 +93,19 @@ def profiles(events: list[Event], items: list[Item], as_of: datetime, gap: timed
         windows = {**WINDOWS, "all": timedelta(days=100_000)}
         for w, span in windows.items():
             row[f"user_events_{w}"] = sum(e.event_ts >= as_of - span for e in mine)
-            if w in ("1d", "7d", "28d", "all"):
-                for t in TYPES:
-                    row[f"user_{t}_{w}"] = sum(e.event_ts >= as_of - span and e.event_type == t for e in mine)
+            for t in TYPES:
+                row[f"user_{t}_{w}"] = sum(e.event_ts >= as_of - span and e.event_type == t for e in mine)
         sessions: list[list[Event]] = []
         for event, start in zip(mine, begins(mine, gap), strict=True):
             if start:
                 sessions.append([])
             sessions[-1].append(event)
+
+        def spent(session: list[Event]) -> float:
+            if dwell == "value":
+                return math.fsum(max(e.value or 0, 0) for e in session)
+            return (session[-1].event_ts - session[0].event_ts).total_seconds()
+
         recent = [s for s in sessions if s[0].event_ts >= as_of - 28 * DAY]
         days = {e.event_ts.date() for e in mine}
         long = Counter()
@@ -110,7 +117,7 @@ def profiles(events: list[Event], items: list[Item], as_of: datetime, gap: timed
             "user_items_all": len({e.item_id for e in mine}),
             "user_sessions_28d": len(recent),
             "user_sessions_all": len(sessions),
-            "user_dwell_seconds_28d": sum((s[-1].event_ts - s[0].event_ts).total_seconds() for s in recent),
+            "user_dwell_seconds_28d": sum(map(spent, recent)),
             "user_depth_items": sum(len({e.item_id for e in s}) for s in sessions) / len(sessions),
             "user_depth_categories": sum(
                 len({category[e.item_id] for e in s if e.item_id in category}) for s in sessions
@@ -194,9 +201,16 @@ def cycle(name: str, mine: list[Event], period: timedelta, origin: datetime, uni
 
 
 def neighbors(
-    events: list[Event], as_of: datetime, reach: int, half_life: timedelta, least: int, together: int, most: int
-) -> dict:
+    events: list[Event], as_of: datetime, reach: int, half_life: timedelta, least: int, together: int, most: int,
+    in_session: float, gap: timedelta,
+) -> dict:  # fmt: skip
     """Meetings of an event with the ``reach`` before it, in the order in which they became known."""
+
+    def same_session(a: Event, b: Event) -> bool:
+        if a.session_id is None and b.session_id is None:
+            return abs(a.event_ts - b.event_ts) <= gap
+        return a.session_id == b.session_id
+
     seen = known(events, as_of)
     counts = Counter(e.item_id for e in seen)
     weight = {
@@ -210,17 +224,18 @@ def neighbors(
             for steps, other in enumerate(reversed(mine[max(0, place - reach) : place])):
                 if other.item_id != event.item_id and {event.item_id, other.item_id} <= set(weight):
                     pair = frozenset((event.item_id, other.item_id))
-                    met[pair] += 0.5 ** ((as_of - event.event_ts) / half_life) / math.sqrt(steps + 1)
+                    near = (in_session if same_session(event, other) else 1) / math.sqrt(steps + 1)
+                    met[pair] += near * 0.5 ** ((as_of - event.event_ts) / half_life)
                     times[pair] += 1
-    near = defaultdict(list)
+    beside = defaultdict(list)
     for pair, total in met.items():
         if times[pair] >= together:
             a, b = sorted(pair)
             similar = total / (math.sqrt(weight[a] * weight[b]) + 1)
-            near[a].append((-similar, b))
-            near[b].append((-similar, a))
+            beside[a].append((-similar, b))
+            beside[b].append((-similar, a))
     return {
         (item, other): {"neighbor_weight": -less, "neighbor_rank": rank}
-        for item, others in near.items()
+        for item, others in beside.items()
         for rank, (less, other) in enumerate(sorted(others)[:most], start=1)
     }

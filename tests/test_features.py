@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from dataclasses import replace
 from datetime import timedelta
 
 import oracles
@@ -34,7 +35,7 @@ SETTINGS = from_tree(
         "source": {"events": {"path": "-", "columns": {"user_id": "u", "item_id": "i", "event_ts": "t"}}},
         "features": {
             "sequence_length": 12, "repeats_per_user": 5, "categories_per_user": 2, "session_gap": "2h", "neighbors": 4,
-            "neighbor_reach": 3, "neighbor_min_events": 8, "neighbor_min_together": 8,
+            "neighbor_reach": 3, "neighbor_min_events": 8, "neighbor_min_together": 8, "neighbor_session_weight": 2.5,
         },
     }
 )  # fmt: skip
@@ -98,6 +99,8 @@ def expected(name: str, events, items, as_of) -> dict:
         F.neighbor_min_events,
         F.neighbor_min_together,
         F.neighbors,
+        F.neighbor_session_weight,
+        F.session_gap,
     )
 
 
@@ -147,6 +150,22 @@ def test_every_feature_is_what_its_definition_says_at_every_moment(found, world,
             assert set(row) == set(TABLES[name].column_names) - set(TABLES[name].key)
             for column, value in row.items():
                 same(at[key][column], value, f"{name}.{column} of {key} at {moment}")
+
+
+@pytest.mark.parametrize("moments", [MOMENTS, MOMENTS[-1:]], ids=["many", "one"])
+def test_time_spent_is_what_the_events_say_where_their_values_are_seconds(spark, world, moments):
+    events, items = world
+    events = [replace(e, value=-e.value) if e.value and place % 5 == 0 else e for place, e in enumerate(events)]  # refunds
+    assert any(e.value is None for e in events)
+    log, catalogue = frames(spark, events, items)
+    spent = from_tree(SETTINGS.resolved() | {"features": SETTINGS.resolved()["features"] | {"dwell": "value"}})
+    rows = user_profiles(log, catalogue, moments, spent).selectExpr("unix_micros(as_of_ts)", "user_id", "user_dwell_seconds_28d")
+    found = {(at, user): seconds for at, user, seconds in rows.collect()}
+    for moment in moments:
+        wanted = oracles.profiles(events, items, moment, F.session_gap, F.categories_per_user, "value")
+        assert {user for at, user in found if at == to_micros(moment)} == set(wanted)
+        for user, row in wanted.items():
+            same(found[to_micros(moment), user], row["user_dwell_seconds_28d"], f"time spent by {user} at {moment}")
 
 
 @pytest.mark.parametrize("seed", [1, 2])
