@@ -68,7 +68,7 @@ class Encoder(nn.Module):
             at, moments = on(device, item.astype(np.int64)), on(device, us)
             vectors = self.items.what(table, at.clamp(min=0)) * (at >= 0)[..., None]
             told = on(device, kind.astype(np.int64)), moments, on(device, value), on(device, start)
-            state = state.index_copy(0, own, self.users.last(self.users.states(vectors, *told), length[own]))
+            state = state.index_copy(0, own, self.users.last(self.users.states(vectors, *told), length[own]).float())
             last_us[own] = moments[torch.arange(len(rows), device=device), (length[own] - 1).clamp(min=0)]
         now = torch.full_like(last_us, as_of_us)
         age = torch.where(length > 0, now - last_us, 0)
