@@ -145,6 +145,7 @@ def test_a_person_puts_the_former_champion_back(second):
 def test_a_version_that_learned_from_too_little_ends_the_run(second, tmp_path):
     """The data's fault and not the model's: exit code 3, the champion stays."""
     later = replace(second, as_of=shop.NIGHT + WEEK)
+    build(later, backfill=False)
     before = usable(later.settings, later.as_of).version
     twin = version_of(later, "2")
     strict = later.settings.model_copy(update={"gate": later.settings.gate.model_copy(update={"volume_stop": 1.0, "drift_stop": 1e-9})})
