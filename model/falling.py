@@ -46,6 +46,8 @@ def top_by_length(x_BD: Tensor, y_ID: Tensor, falling: Falling, barred: Pairs | 
     Rows of ``x`` have length one, or zero: those find nothing.
     """
     found = np.full((len(x_BD), most), NOTHING)
+    if not most:
+        return items(found)
     less = by_block(_moved(barred, falling), len(falling.order), block)
     live = np.flatnonzero(x_BD.any(dim=1).numpy())
     for start in range(0, len(falling.order), block):

@@ -37,6 +37,8 @@ def scores(key: np.ndarray) -> np.ndarray:
 def best(key_bn: np.ndarray, most: int) -> np.ndarray:
     """The ``most`` largest keys of each row, largest first."""
     width = key_bn.shape[1]
+    if not most:
+        return key_bn[:, :0]
     if width > most:
         key_bn = np.partition(key_bn, width - most, axis=1)[:, width - most :]
     return np.sort(key_bn, axis=1)[:, ::-1]
@@ -63,7 +65,12 @@ def by_row(row: np.ndarray, key: np.ndarray, rows: int, least: int = 0) -> np.nd
 
 
 def bound(score_bn: np.ndarray, most: int) -> np.ndarray:
-    """(B, 1): something below the ``most``-th best of each row, at little cost: that many groups have a maximum above it."""
+    """(B, 1): something below the ``most``-th best of each row, at little cost: that many groups have a maximum above it.
+
+    Nothing is above the bound of none.
+    """
+    if not most:
+        return np.full((len(score_bn), 1), np.inf, np.float32)
     groups = score_bn.shape[1] // _GROUP
     if groups < most:
         return np.full((len(score_bn), 1), -np.inf, np.float32)

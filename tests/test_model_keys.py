@@ -26,7 +26,7 @@ def test_nothing_is_below_every_score() -> None:
     assert items(np.array([NOTHING])).tolist() == [-1] and scores(np.array([NOTHING])).tolist() == [-np.inf]
 
 
-@pytest.mark.parametrize("most", [1, 3, 7, 20])
+@pytest.mark.parametrize("most", [0, 1, 3, 7, 20])
 def test_the_best_of_a_row_come_first(most: int) -> None:
     key = np.random.default_rng(0).integers(-50, 50, (6, 7))
     assert best(key, most).tolist() == (-np.sort(-key, axis=1))[:, :most].tolist()

@@ -82,6 +82,16 @@ def test_two_processes_take_the_same_steps_as_one(tmp_path: Path, sparse_rows: i
     assert len(one) >= 8 and np.abs(one - two).max() < 1e-5, f"losses differ by up to {np.abs(one - two).max()}"
 
 
+@pytest.mark.parametrize("source", ["retrieved", "repeats", "audience", "trending", "released", "neighbors"])
+def test_a_source_may_give_nothing(tmp_path: Path, source: str) -> None:
+    trained = train.train(world(tmp_path, slate={source: 0}, training={"anchors": 1, "epochs": 1, "retrieval_epochs": 1, "threads": 1}), World(0, 1))
+    told = trained.history["candidate_recall"]
+    gave = {name: share for one in told.values() for name, share in one.items()}
+    of_it = {"neighbors": ("next", "like"), "trending": tuple(name for name in gave if name.startswith("trending"))}.get(source, (source,))
+    assert all(gave[name] == 0 for name in of_it if source != "retrieved")  # a list's worth is always retrieved
+    assert gave["all"] > 0
+
+
 def test_eight_users_are_learned_by_heart(tmp_path: Path) -> None:
     trained = train.train(world(tmp_path, shop(users=8, items=30), training={"epochs": 60, "threads": 1}), World(0, 1))
     assert trained.metrics["train_ndcg_at_10"] > 0.75 * trained.metrics["candidate_recall"]
