@@ -53,12 +53,14 @@ python:
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "error: Python 3.11 or newer is needed and $(PYTHON) is $$("$(PYTHON)" --version 2>&1 | head -1): install it or say make PYTHON=/path/to/python3.11" >&2; exit 2; }
 
-# The stamp is made last, so an interrupted installation is taken up again. The session is started once, which fetches
-# Delta's jars and keeps Spark's classes ready: what takes once is done here and not in each run.
+# The stamp is made last, so an interrupted installation is taken up again. What takes once is done here and not in each
+# run: libraries are compiled on all cores (torch alone costs seconds in each process else; some ship templates that are no
+# Python, which is no failure), and the session is started, which fetches Delta's jars and keeps Spark's classes ready.
 $(INSTALLED): pyproject.toml | python java
 	@echo "installing into $(VENV) (a few minutes, once) ..."
 	@"$(PYTHON)" -m venv $(VENV)
 	@$(RUN) $(PIP) -e '.[dev]'
+	@$(RUN) -m compileall -qq -j 0 $(VENV)/lib >/dev/null || true
 	@$(RUN) -m jobs.session
 	@touch $@
 
