@@ -71,19 +71,20 @@ def run_trainer(spec: TrainSpec, training: Training, folder: Path, spark: SparkS
         try:
             if training.launcher == "spark" and spark is not None:
                 return _on_executors(spark, told, training.processes, watch)
-            return _by_torchrun(told, training, folder, watch)
+            return _here(told, training, folder, watch)
         except ModelGateError as error:
             if not left or refused(signs):
                 raise
             console.print(f"  {error}; it is started again ({left} more time(s))", markup=False)
 
 
-def _by_torchrun(told: list[str], training: Training, folder: Path, watch: Watch) -> None:
-    """Processes of this machine, which end when this one does."""
-    command = [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(training.processes),
-        "--log-dir", str(folder / "logs"), "-m", "model.train", *told, "--supervisor", str(os.getpid()),
+def _here(told: list[str], training: Training, folder: Path, watch: Watch) -> None:
+    """Processes of this machine, which end when this one does: under torchrun, where there is more than one to bring together."""
+    torchrun = [
+        "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(training.processes), "--log-dir", str(folder / "logs"),
     ]  # fmt: skip
+    group = torchrun if training.processes > 1 else []
+    command = [sys.executable, *group, "-m", "model.train", *told, "--supervisor", str(os.getpid())]
     follow("train", command, training.threads, training.processes, watch)
 
 

@@ -1,4 +1,4 @@
-"""Trains the model: ``python -m torch.distributed.run --nproc-per-node N -m model.train --spec spec.json``.
+"""Trains the model: ``python -m model.train --spec spec.json``, or that under ``torch.distributed.run --nproc-per-node N``.
 
 Walk-forward over the anchors, oldest first: make slates with the encoder as it stands, then let the encoder learn from
 the anchor's window, then go to the next anchor. At the end the encoder has seen everything up to as_of, and the ranker
