@@ -34,7 +34,7 @@ bench: java $(INSTALLED) ## what features cost, measured and printed (quality: p
 	@$(RUN) tests/benchmarks/feature_costs.py $(ARGS)
 
 soak: java $(INSTALLED) ## the long proofs
-	@$(RUN) -m pytest -m soak $(ARGS)
+	@$(RUN) -m pytest -m soak --timeout 7200 $(ARGS)
 
 airflow: $(AIRFLOW_INSTALLED) ## an environment of its own with Airflow, for the test of jobs/dags
 
