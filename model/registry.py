@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 TRAINED_AS_OF = "trained_as_of_us"
 _SHA256, _SCHEMA = "sha256", "schema"
 _ARTIFACTS = "bundle"
+#: In which of its two views MLflow's UI opens the experiment: that of models, and not that of prompts and traces.
+_VIEW = {"mlflow.experimentKind": "custom_model_development"}
 
 # MLflow waits minutes for a dead registry by default (7 tries of 120 s), draws bars, and reports usage over the network.
 _CLIENT_DEFAULTS = {
@@ -68,7 +70,7 @@ def start_run(tracking_uri: str, experiment: str, artifacts: str, run_name: str)
                 f"{found.experiment_id}) or set mlflow.experiment to another name"
             )
         location = artifacts if "://" in artifacts else Path(artifacts).absolute().as_uri()
-        known = found.experiment_id if found else client.create_experiment(experiment, artifact_location=location)
+        known = found.experiment_id if found else client.create_experiment(experiment, location, _VIEW)
         return client.create_run(known, run_name=run_name).info.run_id
 
 

@@ -36,7 +36,8 @@ def log(spec: TrainSpec, run: RunRef, digest: str) -> None:
     for at in range(0, len(params), 100):
         client.log_batch(run.run_id, params=params[at : at + 100], tags=tags if not at else [])
     # The runs' own time line is the one place where MLflow wants a clock; the step is what curves are drawn over.
-    points = [*_curves(history), *_progress(told), *((f"volume.{k}", 0, v) for k, v in card.get("volume", {}).items())]
+    points = [*_recall(history.pop("candidate_recall")), *_curves(history), *_progress(told)]
+    points += [(f"volume.{name}", 0, value) for name, value in card.get("volume", {}).items()]
     points += [(name, 0, value) for name, value in sorted((card["metrics"] | {"seconds": told["seconds"]}).items())]
     metrics = [Metric(name, float(value), 0, step) for name, step, value in points]
     for at in range(0, len(metrics), _AT_ONCE):
@@ -50,6 +51,13 @@ def log(spec: TrainSpec, run: RunRef, digest: str) -> None:
     client.log_text(run.run_id, environment(), "environment.txt")
     for name, figure in plots(told):
         client.log_figure(run.run_id, figure, f"plots/{name}.png")
+
+
+def _recall(told: Mapping[str, Mapping[str, float]]) -> Iterator[tuple[str, int, float]]:
+    """What share of the truth each source of the slate held: a curve over the anchors, which ``told`` has by their microseconds."""
+    for step, anchor in enumerate(sorted(told, key=int)):
+        for source, share in told[anchor].items():
+            yield f"candidate_recall.{source}", step, share
 
 
 def _progress(told: Mapping[str, Any]) -> Iterator[tuple[str, int, float]]:

@@ -76,6 +76,9 @@ def test_a_model_that_could_not_be_registered_is_registered_later_and_not_traine
         assert name in run.data.metrics, name
     rates = [m.value for m in client.get_metric_history(version.run_id, "ranker.learning_rate")]
     assert len(rates) >= 10 and max(rates) > 10 * min(rates)
+    recall = client.get_metric_history(version.run_id, "candidate_recall.all")
+    assert [m.step for m in recall] == [0, 1] and recall[-1].value == run.data.metrics["candidate_recall"]
+    assert client.get_experiment(run.info.experiment_id).tags["mlflow.experimentKind"] == "custom_model_development"
     card = Path(client.download_artifacts(version.run_id, "MODEL_CARD.md", str(tmp_path))).read_text()
     assert f"as of {AS_OF:%Y-%m-%dT%H:%M:%SZ}" in card and version.sha256 in card and "| events |" in card
     assert "torch==" in Path(client.download_artifacts(version.run_id, "environment.txt", str(tmp_path))).read_text()
