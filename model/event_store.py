@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -56,18 +57,22 @@ def _write(source: ds.Dataset, where: ds.Expression, rows: int, item_ids: pa.Arr
     with ExitStack() as stack:
         files = {name: stack.enter_context((beside / f"{name}.bin").open("wb")) for name in COLUMNS}
         for part in range(parts):
-            path = beside / f"part-{part}.arrow"
-            with pa.memory_map(str(path)) as mapped:
-                found = arranged(pa.ipc.open_file(mapped).read_all(), users, item_ids)
-            path.unlink()
-            counts.append(len(found["us"]))
-            for name, kind in COLUMNS.items():
-                files[name].write(np.ascontiguousarray(found[name], kind).data)
+            counts.append(_append(beside / f"part-{part}.arrow", users, item_ids, files))
     if sum(counts) != rows:
         raise OSError(f"{store}: {sum(counts)} events were laid out of {rows}")
     (beside / _ABOUT).write_text(json.dumps({"rows": rows}), encoding="utf-8")
     shutil.rmtree(store, ignore_errors=True)
     beside.rename(store)
+
+
+def _append(part: Path, users: pa.Array, item_ids: pa.Array, files: Mapping[str, BinaryIO]) -> int:
+    """Order a part, add it to the columns, and remove it. Returns its rows. A function, so that no two parts are in memory."""
+    with pa.memory_map(str(part)) as mapped:
+        found = arranged(pa.ipc.open_file(mapped).read_all(), users, item_ids)
+    part.unlink()
+    for name, kind in COLUMNS.items():
+        files[name].write(np.ascontiguousarray(found[name], kind).data)
+    return len(found["us"])
 
 
 def _users(source: ds.Dataset, where: ds.Expression) -> pa.Array:
