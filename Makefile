@@ -34,7 +34,7 @@ bench: java $(INSTALLED) ## what features cost, measured and printed (quality: p
 	@$(RUN) tests/benchmarks/feature_costs.py $(ARGS)
 
 soak: java $(INSTALLED) ## the long proofs
-	@$(RUN) -m pytest -m soak --timeout 7200 $(ARGS)
+	@$(RUN) -m pytest -m soak $(ARGS)
 
 airflow: $(AIRFLOW_INSTALLED) ## an environment of its own with Airflow, for the test of jobs/dags
 
@@ -60,7 +60,7 @@ $(INSTALLED): pyproject.toml | python java
 	@echo "installing into $(VENV) (a few minutes, once) ..."
 	@"$(PYTHON)" -m venv $(VENV)
 	@$(RUN) $(PIP) -e '.[dev]'
-	@$(RUN) -m compileall -qq -j 0 $(VENV)/lib >/dev/null || true
+	@$(RUN) -m compileall -qq -j 0 $(VENV)/lib || true
 	@$(RUN) -m jobs.session
 	@touch $@
 

@@ -37,7 +37,7 @@ class Training(Node):
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
     processes: Annotated[int, Field(ge=1, le=1024)] = 1
     launcher: Literal["torchrun", "spark"] = Field(
-        "torchrun", description="spark: processes run on Spark's executors, with a GPU each where these have them"
+        "torchrun", description="torchrun: processes of this machine (one starts by itself); spark: processes run on Spark's executors, with a GPU each where these have them"
     )
     threads: Count = Field(0, description="torch threads a process; 0: cores / processes")
     shards: Positive = Field(2, description="pieces of a step; up to so many processes take the same steps as one does")

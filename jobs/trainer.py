@@ -32,6 +32,7 @@ from model.spec import TrainSpec, write_spec
 
 _LOOK_EVERY = 2.0
 _LOCK = "lock"
+_GROUP = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 
 
 @contextlib.contextmanager
@@ -80,11 +81,10 @@ def run_trainer(spec: TrainSpec, training: Training, folder: Path, spark: SparkS
 
 def _here(told: list[str], training: Training, folder: Path, watch: Watch) -> None:
     """Processes of this machine, which end when this one does: under torchrun, where there is more than one to bring together."""
-    torchrun = [
-        "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(training.processes), "--log-dir", str(folder / "logs"),
-    ]  # fmt: skip
-    group = torchrun if training.processes > 1 else []
-    command = [sys.executable, *group, "-m", "model.train", *told, "--supervisor", str(os.getpid())]
+    command = [sys.executable, "-m", "model.train", *told, "--supervisor", str(os.getpid())]
+    if training.processes > 1:
+        group = ["--standalone", "--nproc-per-node", str(training.processes), "--log-dir", str(folder / "logs")]
+        command[1:1] = ["-m", "torch.distributed.run", *group]
     follow("train", command, training.threads, training.processes, watch)
 
 
@@ -119,7 +119,8 @@ def follow(name: str, command: list[str], threads: int, processes: int, watch: W
     that falls silent is killed with all others.
     """
     threads = threads or max(1, (os.cpu_count() or 1) // processes)
-    environment = os.environ | {
+    # A group that this process itself may be of is not the trainer's: torchrun tells it its own.
+    environment = {name: value for name, value in os.environ.items() if name not in _GROUP} | {
         "OMP_NUM_THREADS": str(threads),
         # Threads that wait for each other must not burn the cores that they wait for.
         "OMP_WAIT_POLICY": "PASSIVE",

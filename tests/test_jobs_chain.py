@@ -1,4 +1,4 @@
-"""One night and one hour, end to end, on a small log: real Spark, Delta, torchrun and MLflow."""
+"""One night and one hour, end to end, on a small log: real Spark, Delta, trainer and MLflow."""
 
 from __future__ import annotations
 

@@ -26,6 +26,7 @@ def test_two_nights_made_later_equal_the_originals(built_shop, tmp_path):
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(3600)
 def test_seven_nights_made_later_equal_the_originals_with_the_lists_of_a_model(spark, tmp_path):
     nights = [shop.NIGHT - timedelta(days=k) for k in reversed(range(7))]
     model = {"mlflow": {"tracking_uri": f"sqlite:///{tmp_path}/mlflow.db", "artifacts": str(tmp_path / "artifacts")}}

@@ -20,7 +20,7 @@ from features.contracts import RECOMMENDATIONS_LATEST
 from jobs.maintain import Care, maintain
 from jobs.score import score
 
-pytestmark = [pytest.mark.spark, pytest.mark.slow, pytest.mark.soak]
+pytestmark = [pytest.mark.spark, pytest.mark.slow, pytest.mark.soak, pytest.mark.timeout(7200)]
 ROOT = Path(__file__).parents[1]
 ROUNDS = 50
 

@@ -18,7 +18,7 @@ from filelock import FileLock
 from model_world import START, settings, shop, spec, write_tables
 
 from jobs.errors import BusyError, ModelGateError
-from jobs.trainer import run_trainer, training_folder
+from jobs.trainer import follow, run_trainer, training_folder
 from model import checkpoint
 from model.item_state import DAY_US
 from model.life import Watch, live
@@ -150,6 +150,13 @@ def test_what_would_end_alike_each_time_is_not_tried_again(tables, tmp_path, cap
     with pytest.raises(ModelGateError, match=r"encoder: loss is (nan|inf) \(phase 0, epoch 0, step \d+\); lower training.learning_rate"):
         run_trainer(asked, asked.resolved_settings().training, tmp_path)
     assert "started again" not in capfd.readouterr().out
+
+
+def test_a_group_that_the_job_is_of_is_not_the_trainers(monkeypatch) -> None:
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
+        monkeypatch.setenv(name, "7")
+    code = "from model.distributed import join_world; world = join_world(); raise SystemExit((world.rank, world.size) != (0, 1))"
+    follow("train", [sys.executable, "-c", code], 1, 1)
 
 
 def test_a_process_without_its_supervisor_ends(tmp_path: Path) -> None:
