@@ -61,7 +61,8 @@ def since_night(warehouse: Warehouse, as_of: datetime) -> SinceNight:
     night = newest_night(warehouse, as_of)
     sums = warehouse.partition(ITEM_SUMS, night)
     version = sums.select(c.EVENTS_VERSION).first()[0]  # type: ignore[index]
-    then = warehouse.read(EVENTS, version)
-    added = warehouse.added_since(EVENTS, version)
+    # No feature asks for the source; what is kept in memory would hold it.
+    then = warehouse.read(EVENTS, version).drop(c.SOURCE)
+    added = warehouse.added_since(EVENTS, version).drop(c.SOURCE)
     new = [unknown_at(visible(then, as_of), night), visible(added, as_of)]
     return SinceNight(night, sums, visible(then, night), reduce(DataFrame.unionByName, new))
