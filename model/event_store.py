@@ -23,6 +23,7 @@ from conf import columns as c
 from model.data import dataset, index_of
 from model.distributed import World
 from model.events import BLOCK, COLUMNS, READ, Events, arranged, read_events, visible
+from model.memory import give_back
 from model.spec import TablesSpec
 
 #: A table of fewer rows is read into memory.
@@ -53,11 +54,13 @@ def _write(source: ds.Dataset, where: ds.Expression, rows: int, item_ids: pa.Arr
         sink.write_table(pa.table({c.USER_ID: users}))
     parts = min(_MOST_PARTS, -(-rows // BLOCK))
     _lay_out(source, where, users, parts, beside)
+    _give_back()
     counts = []
     with ExitStack() as stack:
         files = {name: stack.enter_context((beside / f"{name}.bin").open("wb")) for name in COLUMNS}
         for part in range(parts):
             counts.append(_append(beside / f"part-{part}.arrow", users, item_ids, files))
+            _give_back()
     if sum(counts) != rows:
         raise OSError(f"{store}: {sum(counts)} events were laid out of {rows}")
     (beside / _ABOUT).write_text(json.dumps({"rows": rows}), encoding="utf-8")
@@ -102,11 +105,16 @@ def _lay_out(source: ds.Dataset, where: ds.Expression, users: pa.Array, parts: i
 def _stream(source: ds.Dataset, where: ds.Expression, columns: list[str]) -> Iterator[pa.RecordBatch]:
     """A row group at a time: a scan of the whole reads up to a gigabyte ahead of whoever takes its time over the rows."""
     once = ds.ParquetFragmentScanOptions(pre_buffer=False)
-    told = {"schema": source.schema, "columns": columns, "filter": where, "batch_size": BLOCK // 4, "fragment_scan_options": once}
+    told = {"schema": source.schema, "columns": columns, "filter": where, "batch_size": BLOCK // 4, "fragment_scan_options": once, "use_threads": False}
     for file in source.get_fragments(filter=where):
         for group in file.split_by_row_group(filter=where, schema=source.schema):
             yield from group.to_batches(**told)
-            pa.default_memory_pool().release_unused()
+            _give_back()
+
+
+def _give_back() -> None:
+    pa.default_memory_pool().release_unused()
+    give_back()
 
 
 def _open(store: Path) -> Events:

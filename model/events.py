@@ -45,18 +45,19 @@ class Events:
 
     def seen_at(self, moment_us: int) -> Events:
         """The events that a run at this moment would have seen."""
-        keep = np.empty(len(self.us), bool)
-        for part in self.blocks():
-            keep[part] = (self.us[part] < moment_us) & (self.available_us[part] <= moment_us)
-        kept = int(np.count_nonzero(keep))
+        # Asked twice of each block, because a mark for every event would grow with the log.
+        kept = sum(int(np.count_nonzero(self._seen(part, moment_us))) for part in self.blocks())
         rows = {name: room(kept, kind, self.us) for name, kind in COLUMNS.items()}
         at = 0
         for part in self.blocks():
-            chosen = np.flatnonzero(keep[part])
+            chosen = np.flatnonzero(self._seen(part, moment_us))
             for name, into in rows.items():
                 into[at : at + len(chosen)] = getattr(self, name)[part][chosen]
             at += len(chosen)
         return Events(users=self.users, **rows)
+
+    def _seen(self, part: slice, moment_us: int) -> np.ndarray:
+        return (self.us[part] < moment_us) & (self.available_us[part] <= moment_us)
 
     def window(self, start_us: int, end_us: int) -> tuple[np.ndarray, np.ndarray]:
         """(user, item) of the events of known items in [start, end)."""

@@ -1,4 +1,4 @@
-"""Memory that is freed is kept for the next block: to give it back to the system and to fetch it anew costs more than to use it."""
+"""Memory that is freed: kept for the next block of users, which needs as much again; given back after a stage that will not."""
 
 from __future__ import annotations
 
@@ -23,3 +23,10 @@ def keep_freed() -> bool:
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     return mallopt is not None and bool(mallopt(_MMAP, _LARGEST)) and bool(mallopt(_TRIM, _KEPT))
+
+
+def give_back() -> None:
+    """Return what is freed to the system: glibc keeps it where arrays of other sizes came and went."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform.startswith("linux") else None
+    if trim is not None:
+        trim(0)

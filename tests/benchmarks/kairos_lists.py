@@ -44,14 +44,15 @@ def _made(split: Split, choice: Choice, asked: dict[pd.Timestamp | None, np.ndar
     import kairos_run  # torch and PySpark only where lists are made
 
     folder = Path(os.environ.get("KAIROS_BENCHMARKS", ROOT / "warehouse/benchmarks/kairos")) / split.log.name
-    settings = _settings(split.log, folder)
-    kairos_run.build_tables(folder, settings, split.cutoff)
+    settings, trained = _settings(split.log, folder), split.cutoff.floor(split.log.trained) if split.log.trained else split.cutoff
+    for moment in sorted({trained, split.cutoff}):
+        kairos_run.build_tables(folder, settings, moment)
     chosen = kairos_run.settings_of(settings, {"training": {"seed": int(choice["seed"])}})  # type: ignore[call-overload]
-    name = f"{split.cutoff:%Y%m%d%H}-{choice['seed']}"
-    model = kairos_run.fit(folder, chosen, split.cutoff, split.past["event_time"].min(), name)
+    name = f"{trained:%Y%m%d%H}-{choice['seed']}"
+    model = kairos_run.fit(folder, chosen, trained, split.past["event_time"].min(), name)
     lists: Lists = {}
-    for moment, users in asked.items():
-        ready = kairos_run.scorer(folder, model, split.cutoff, chosen.repeat_consumption, moment)
+    for visit, users in asked.items():
+        ready = kairos_run.scorer(folder, model, split.cutoff, chosen.repeat_consumption, visit)
         lists |= kairos_run.lists_of(ready, folder, split.cutoff, users)
     return lists
 
