@@ -1,7 +1,7 @@
 """How training scales: with processes, with the size of the id table, and with the length of the log.
 
     python tests/benchmarks/training_scale.py processes   # examples a second, one process on one core beside two on two
-    python tests/benchmarks/training_scale.py rows        # a step of the encoder with an id table of a million rows, dense and row-sparse
+    python tests/benchmarks/training_scale.py rows        # a step of the encoder with an id table of a million rows (--number 10000000 --no-dense: of ten)
     python tests/benchmarks/training_scale.py memory      # what the data path holds at 1 M and at 20 M events
 
 Memory is what the process itself has allocated (RssAnon): pages of mapped files are the operating system's to drop.
@@ -10,6 +10,7 @@ Memory is what the process itself has allocated (RssAnon): pages of mapped files
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -96,19 +97,23 @@ def told(said: str) -> dict[str, float]:
     return json.loads(line.removeprefix(SECONDS))
 
 
+def peak_gib() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
 @app.command()
-def rows(number: Annotated[int, typer.Option()] = 1_000_000, steps: Annotated[int, typer.Option()] = 6) -> None:
-    """A step on 2,000 items whose ids lie in a table of so many rows."""
+def rows(number: Annotated[int, typer.Option()] = 1_000_000, dense: Annotated[bool, typer.Option()] = True) -> None:
+    """A step on 2,000 items whose ids lie in a table of so many rows. ``--no-dense``: where four tables would not fit into memory."""
     torch.set_num_threads(2)
     seen = history(20_000)
-    for name, sparse_rows in (("dense", 10**9), ("row-sparse", 1)):
+    for name, sparse_rows in (("dense", 10**9), ("row-sparse", 1))[0 if dense else 1 :]:
         made = trainer(World(0, 1), 2_000, number, sparse_rows=sparse_rows, batch_users=40)
         made.fit_positions(seen, np.iinfo(np.int64).min, END_US, 1, phase=0)
         progress = made.loop.progress
         made.loop.seconds, before, learned = 0.0, progress.steps, progress.examples["encoder"]
         made.fit_positions(seen, np.iinfo(np.int64).min, END_US, 1, phase=1)
         taken, targets = progress.steps - before, progress.examples["encoder"] - learned
-        print(f"{name:10s} {made.loop.seconds / taken * 1e3:8.1f} ms a step of {targets / taken:,.0f} targets ({taken} steps)", flush=True)
+        print(f"{name:10s} {made.loop.seconds / taken * 1e3:8.1f} ms a step of {targets / taken:,.0f} targets ({taken} steps), {peak_gib():.1f} GiB at most", flush=True)
 
 
 @app.command(hidden=True)
