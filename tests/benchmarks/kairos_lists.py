@@ -45,8 +45,9 @@ def _made(split: Split, choice: Choice, asked: dict[pd.Timestamp | None, np.ndar
 
     folder = Path(os.environ.get("KAIROS_BENCHMARKS", ROOT / "warehouse/benchmarks/kairos")) / split.log.name
     settings, trained = _settings(split.log, folder), split.cutoff.floor(split.log.trained) if split.log.trained else split.cutoff
-    for moment in sorted({trained, split.cutoff}):
-        kairos_run.build_tables(folder, settings, moment)
+    kairos_run.build_tables(folder, settings, trained)
+    if split.cutoff > trained:  # nothing is learned there, so that one anchor is enough
+        kairos_run.build_tables(folder, _settings(split.log, folder, "scored", anchors=1), split.cutoff)
     chosen = kairos_run.settings_of(settings, {"training": {"seed": int(choice["seed"])}})  # type: ignore[call-overload]
     name = f"{trained:%Y%m%d%H}-{choice['seed']}"
     model = kairos_run.fit(folder, chosen, trained, split.past["event_time"].min(), name)
@@ -57,11 +58,12 @@ def _made(split: Split, choice: Choice, asked: dict[pd.Timestamp | None, np.ndar
     return lists
 
 
-def _settings(log: Log, folder: Path) -> Path:
-    """Write the log's settings file."""
+def _settings(log: Log, folder: Path, name: str = "settings", **training: Any) -> Path:
+    """Write a settings file of the log."""
     tree: dict[str, Any] = {
-        "horizon": f"{log.horizon / pd.Timedelta('1h'):.0f}h", "repeat_consumption": log.repeats, "warehouse": str(folder / "warehouse"),
+        "horizon": f"{pd.Timedelta(log.trained or log.horizon) / pd.Timedelta('1h'):.0f}h", "repeat_consumption": log.repeats, "warehouse": str(folder / "warehouse"),
         "domain": log.name, "ingest": {"max_rejected_share": 1.0},
+        **({"training": training} if training else {}),
     }  # fmt: skip
     if log.name == "completejourney":
         tree = {"extends": str(ROOT / "conf" / "completejourney.yaml")} | tree
@@ -75,7 +77,7 @@ def _settings(log: Log, folder: Path) -> Path:
     else:
         raise MissingError(f"{log.name}: tests/benchmarks/kairos_lists.py does not say where its columns are")
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "settings.yaml"
+    path = folder / f"{name}.yaml"
     path.write_text(yaml.safe_dump(tree))
     return path
 

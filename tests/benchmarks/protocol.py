@@ -50,7 +50,7 @@ class Log:
     repeats: bool  # may an item be recommended again to who had it?
     half_lives: tuple[float, ...]  # days, between which decayed popularity chooses; they follow the life of items
     of: str = ""  # the data, where one log is judged in several ways
-    trained: str = ""  # Kairos is trained at the last full one of these ("1D"), as in production; "": at each cutoff
+    trained: str = ""  # "1D": Kairos is trained each midnight for lists of a day, as in production; "": at each cutoff for the horizon
 
     @property
     def data(self) -> str:
@@ -64,7 +64,7 @@ LOGS: dict[str, Log] = {
         Log("completejourney", ("2017-11-01", "2017-11-15", "2017-12-01"), pd.Timedelta("7D"), True, (7, 14, 30, 90)),
         Log("movietweetings_100k", ("2013-07-20", "2013-08-01", "2013-08-15"), pd.Timedelta("7D"), False, (3, 7, 14, 28)),
         Log("memetracker_blogs", ("2008-11-01", "2008-12-01", "2009-01-10"), pd.Timedelta("1D"), False, (0.5, 1, 2, 7)),
-        # Lists for the next hour, made anew at it by the model of the night.
+        # Lists for the next hour, made anew at it.
         Log("memetracker_hourly", tuple(f"{day}T{hour:02}" for day in ("2008-11-01", "2008-12-01", "2009-01-10") for hour in (6, 9, 12, 15, 18, 21)),
             pd.Timedelta("1h"), False, (1 / 24, 0.25, 0.5, 1), of="memetracker_blogs", trained="1D"),
         Log("ifdb_played", ("2022-01-01", "2023-01-01", "2024-01-01"), pd.Timedelta("180D"), False, (14, 56, 180, 720)),
