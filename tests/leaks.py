@@ -142,8 +142,8 @@ LEAKS = (
     Leak(
         "an anchor that has seen what was delivered later",
         "model/events.py",
-        "keep[part] = (self.us[part] < moment_us) & (self.available_us[part] <= moment_us)",
-        "keep[part] = self.us[part] < moment_us",
+        "return (self.us[part] < moment_us) & (self.available_us[part] <= moment_us)",
+        "return self.us[part] < moment_us",
         "tests/test_model_train.py::test_what_is_delivered_after_an_anchor_does_not_reach_its_slates",
     ),
     Leak(
