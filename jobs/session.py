@@ -42,7 +42,7 @@ _RUNTIME: dict[str, Any] = {
     "spark.sql.requireAllClusterKeysForCoPartition": "false",
     # Lists are collected in a hash table until it has so many keys; Spark's 128 would sort almost everything.
     "spark.sql.objectHashAggregate.sortBased.fallbackThreshold": "20000",
-    # A hundred thousand items are 30 MB: in Spark's 64 one core would have them all.
+    # A hundred thousand items are 30 MB: in Spark's 64 MB one core would have them all.
     "spark.sql.adaptive.advisoryPartitionSizeInBytes": "12m",
 }
 #: Logs of the JVMs that this process has started, to be removed when it ends.

@@ -54,13 +54,13 @@ def _write(source: ds.Dataset, where: ds.Expression, rows: int, item_ids: pa.Arr
         sink.write_table(pa.table({c.USER_ID: users}))
     parts = min(_MOST_PARTS, -(-rows // BLOCK))
     _lay_out(source, where, users, parts, beside)
-    _give_back()
+    give_back()
     counts = []
     with ExitStack() as stack:
         files = {name: stack.enter_context((beside / f"{name}.bin").open("wb")) for name in COLUMNS}
         for part in range(parts):
             counts.append(_append(beside / f"part-{part}.arrow", users, item_ids, files))
-            _give_back()
+            give_back()
     if sum(counts) != rows:
         raise OSError(f"{store}: {sum(counts)} events were laid out of {rows}")
     (beside / _ABOUT).write_text(json.dumps({"rows": rows}), encoding="utf-8")
@@ -109,12 +109,7 @@ def _stream(source: ds.Dataset, where: ds.Expression, columns: list[str]) -> Ite
     for file in source.get_fragments(filter=where):
         for group in file.split_by_row_group(filter=where, schema=source.schema):
             yield from group.to_batches(**told)
-            _give_back()
-
-
-def _give_back() -> None:
-    pa.default_memory_pool().release_unused()
-    give_back()
+            give_back()
 
 
 def _open(store: Path) -> Events:

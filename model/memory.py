@@ -6,6 +6,8 @@ import ctypes
 import functools
 import sys
 
+import pyarrow as pa
+
 _TRIM, _MMAP = -1, -3
 _KEPT = 1 << 30
 _LARGEST = 32 << 20
@@ -26,7 +28,8 @@ def keep_freed() -> bool:
 
 
 def give_back() -> None:
-    """Return what is freed to the system: glibc keeps it where arrays of other sizes came and went."""
+    """Return what is freed to the system: Arrow's pool keeps it, and glibc where arrays of other sizes came and went."""
+    pa.default_memory_pool().release_unused()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform.startswith("linux") else None
     if trim is not None:
         trim(0)

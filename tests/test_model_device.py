@@ -167,7 +167,7 @@ def test_a_training_on_the_gpu_goes_on_from_its_checkpoint(asked: TrainSpec, tmp
 
 
 @needs_gpu
-@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one GPU: NCCL needs two")
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="fewer than two GPUs: NCCL needs two")
 def test_two_gpus_take_the_same_steps_as_one(asked: TrainSpec, tmp_path: Path) -> None:
     write_spec(asked.model_copy(update={"output": str(tmp_path / "bundle")}), tmp_path / "spec.json")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "model.train", "--spec", str(tmp_path / "spec.json")]

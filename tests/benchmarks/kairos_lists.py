@@ -44,7 +44,8 @@ def _made(split: Split, choice: Choice, asked: dict[pd.Timestamp | None, np.ndar
     import kairos_run  # torch and PySpark only where lists are made
 
     folder = Path(os.environ.get("KAIROS_BENCHMARKS", ROOT / "warehouse/benchmarks/kairos")) / split.log.name
-    settings, trained = _settings(split.log, folder), split.cutoff.floor(split.log.trained) if split.log.trained else split.cutoff
+    settings = _settings(split.log, folder)
+    trained = split.cutoff.floor(split.log.trained) if split.log.trained else split.cutoff
     kairos_run.build_tables(folder, settings, trained)
     if split.cutoff > trained:  # nothing is learned there, so that one anchor is enough
         kairos_run.build_tables(folder, _settings(split.log, folder, "scored", anchors=1), split.cutoff)
