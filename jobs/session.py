@@ -17,7 +17,7 @@ from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
 from conf.settings import Spark
-from jobs import class_archive
+from jobs import class_archive, jvm_names
 from jobs.errors import UsageError
 from jobs.java import check_java
 
@@ -51,6 +51,8 @@ _logs: list[Path] = []
 _JVM = "spark.driver.extraJavaOptions"
 _STATIC: dict[str, Any] = {
     "spark.ui.enabled": "false",
+    # Classes made for plans; Spark keeps 100, and would compile those of an hour anew in the next one.
+    "spark.sql.codegen.cache.maxEntries": "5000",
     "spark.ui.showConsoleProgress": "false",
     # Else each call of a column function tells the JVM its line of Python first, which is half of making a plan.
     "spark.python.sql.dataFrameDebugging.enabled": "false",
@@ -76,6 +78,7 @@ def open_session(settings: Spark, app: str = "kairos", jvm_options: str | None =
         session.conf.set(key, value)
     session.conf.set("spark.sql.shuffle.partitions", str(settings.shuffle_partitions))
     _need_delta(session)
+    jvm_names.remember(session)
     return session
 
 

@@ -103,6 +103,11 @@ def duckdb_features(folder: Path, out: Path) -> None:
     tell(sequences=tock - tick, items=time.monotonic() - tock)
 
 
+def moment(hours: float) -> datetime:
+    """as_of so many hours after the night."""
+    return AS_OF - timedelta(hours=1) + timedelta(hours=hours)
+
+
 @app.command(hidden=True)
 def chain(folder: Path, hours: float, mode: str) -> None:
     """The job: a full night, or an hour after it, on Delta tables."""
@@ -113,13 +118,12 @@ def chain(folder: Path, hours: float, mode: str) -> None:
 
     spark, chosen = session(), settings(folder)
     warehouse = Warehouse(spark, chosen)
-    moment: datetime = AS_OF - timedelta(hours=1) + timedelta(hours=hours)
     if not warehouse.exists(EVENTS):
         raw = [spark.read.parquet(str(folder / name)) for name in ("events", "items")]
         warehouse.append(EVENTS, raw[0].sortWithinPartitions(c.EVENT_TS, c.EVENT_ID))  # as ingest leaves them
         warehouse.overwrite(ITEMS, raw[1])
     tick = time.monotonic()
-    build(Context(spark, chosen, warehouse, moment, mode, False), backfill=False)
+    build(Context(spark, chosen, warehouse, moment(hours), mode, False), backfill=False)
     tell(**{mode: time.monotonic() - tick})
     spark.stop()
 

@@ -5,12 +5,14 @@
     python tests/benchmarks/scoring.py scale --users 10000 --users 100000    # seconds, and growth of the driver, per number of users
 
 A generated shop (scoring_world.py): 20,000 items, vectors 64 wide, slates of 100 on the average. A warm-up is not counted: a tenth of
-the users, so that session and Python workers are there. ``--lists-only`` leaves out all but retrieval.
+the users, so that session and Python workers are there. ``--lists-only`` leaves out all but retrieval. Fewer ``--cores`` than there are
+means no more than these for all that runs, the JVM included: local[1] alone would keep a second one busy with compiling and writing.
 """
 
 from __future__ import annotations
 
 import cProfile
+import os
 import pstats
 import sys
 import tempfile
@@ -116,6 +118,7 @@ class Bench:
         from jobs.session import open_session
 
         prepared = shop(folder, items, width)
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])  # the JVM and Python's workers inherit it
         self.spark = open_session(Spark(master=f"local[{cores}]", driver_memory="3g", shuffle_partitions=cores), "kairos-scoring")
         self.spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", 1_024)
         self.users = self.spark.read.parquet(str(folder / "users.parquet"))

@@ -18,7 +18,7 @@ from conf.load import from_tree
 from conf.settings import Settings
 from features.contracts import USER_PROFILES
 from model import checkpoint, predict
-from model.catalogue import build_catalogue
+from model.catalogue import Catalogue, build_catalogue
 from model.item_state import DAY_US, HOUR_US
 from model.item_temporal import ItemTable
 from model.network import Encoder
@@ -28,6 +28,7 @@ from model.spec import PREDICT_TABLES, TRAIN_TABLES, PredictSpec, TableRef, Trai
 from model.train import Trained
 
 NOW = 19_700 * DAY_US
+WEEK_US = 7 * DAY_US
 UTC = pa.timestamp("us", tz="UTC")
 CATEGORIES, BRANDS, TYPES = 60, 400, 800
 BLOCK = 10_000
@@ -160,13 +161,9 @@ def sequences(rows: pa.Table) -> pa.Table:
     })  # fmt: skip
 
 
-def prepared(folder: Path, items: int, made: Settings, sample: pa.Table, top_k: int) -> Path:
-    """A prepared moment: drawn weights, audiences of the ``sample`` of users."""
-    tables = items_tables(items) | {"user_sequences": sequences(sample)}
-    for name, table in tables.items():
-        pq.write_table(table, folder / f"{name}.parquet")
-    refs = {t: TableRef(path=str(folder / f"{t}.parquet"), format="parquet") for t in TRAIN_TABLES}
-    catalogue = build_catalogue(tables["items"], tables["items"][c.ITEM_ID].combine_chunks())
+def drawn(catalogue: Catalogue, made: Settings) -> Trained:
+    """A model of a catalogue that has learned nothing."""
+    items = len(catalogue)
     torch.manual_seed(0)
     rng = np.random.default_rng(3)
     encoder = Encoder(items + 1, 0, made.model)
@@ -174,9 +171,18 @@ def prepared(folder: Path, items: int, made: Settings, sample: pa.Table, top_k: 
     torch.nn.init.normal_(ranker.straight.weight, std=0.2)
     sold = rng.integers(1, 200, items).astype(np.float32)
     basis = rng.normal(size=(items, 64)).astype(np.float32) / 8
-    trained = Trained(encoder, ranker, catalogue, ItemTable(catalogue, np.zeros(items)), sold, basis, made)
-    told = TrainSpec(tables=refs, as_of_us=NOW, anchors_us=(NOW - 7 * DAY_US,), horizon_us=7 * DAY_US,
+    return Trained(encoder, ranker, catalogue, ItemTable(catalogue, np.zeros(items)), sold, basis, made)
+
+
+def prepared(folder: Path, items: int, made: Settings, sample: pa.Table, top_k: int) -> Path:
+    """A prepared moment: drawn weights, audiences of the ``sample`` of users."""
+    tables = items_tables(items) | {"user_sequences": sequences(sample)}
+    for name, table in tables.items():
+        pq.write_table(table, folder / f"{name}.parquet")
+    refs = {t: TableRef(path=str(folder / f"{t}.parquet"), format="parquet") for t in TRAIN_TABLES}
+    catalogue = build_catalogue(tables["items"], tables["items"][c.ITEM_ID].combine_chunks())
+    told = TrainSpec(tables=refs, as_of_us=NOW, anchors_us=(NOW - WEEK_US,), horizon_us=WEEK_US,
                      settings=made.resolved(), output=str(folder / "bundle"))  # fmt: skip
-    digest = checkpoint.save(trained, told)
+    digest = checkpoint.save(drawn(catalogue, made), told)
     asked = PredictSpec(tables={t: refs[t] for t in PREDICT_TABLES}, as_of_us=NOW, top_k=top_k)
     return predict.prepare(folder / "bundle", asked, folder / "prepared", digest)

@@ -1,0 +1,91 @@
+"""What an hour of lists costs beside a night of them: the scoring job on the tables of a generated shop.
+
+    python tests/benchmarks/list_costs.py compare --events 20000000    # 500,000 users, of whom about 5 % act in the hour
+
+The shop is that of feature_costs.py and its tables are made where they are not there yet; the weights of the model are drawn, not
+learned, for what scoring costs does not depend on them. Night and hour are processes of their own with two cores; seconds are those
+of the job, without the start of Spark.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import typer
+
+TESTS = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(TESTS / "benchmarks"), str(TESTS), str(TESTS.parent)]
+
+import feature_costs as costs  # noqa: E402
+import scoring_world as world  # noqa: E402
+from measured import measure, tell  # noqa: E402
+
+from features.windows import to_micros  # noqa: E402
+
+HOURS = {"nightly": 0, "hourly": 1}
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command(hidden=True)
+def model(folder: Path) -> None:
+    """A champion with drawn weights, as if trained at the night."""
+    from conf import columns as c
+    from jobs.models import artifacts, tracking_uri
+    from model import champions, checkpoint, registry
+    from model.catalogue import build_catalogue
+    from model.data import dataset
+    from model.spec import TRAIN_TABLES, TableRef, TrainSpec
+
+    chosen, night = costs.settings(folder), to_micros(costs.moment(HOURS["nightly"]))
+    refs = {name: TableRef(path=f"{chosen.warehouse}/{name}") for name in TRAIN_TABLES}
+    items = dataset(refs["items"]).to_table()
+    spec = TrainSpec(
+        tables=refs, as_of_us=night, anchors_us=(night - world.WEEK_US,), horizon_us=world.WEEK_US, settings=chosen.resolved(), output=str(folder / "bundle")
+    )
+    checkpoint.save(world.drawn(build_catalogue(items, items[c.ITEM_ID].combine_chunks()), chosen), spec)
+    uri, mlflow = tracking_uri(chosen), chosen.mlflow
+    run = registry.start_run(uri, mlflow.experiment, artifacts(chosen), "drawn")
+    champions.promote(uri, registry.register(folder / "bundle", uri, mlflow.model, run, {registry.TRAINED_AS_OF: night}))
+
+
+@app.command(hidden=True)
+def batch(folder: Path, mode: str) -> None:
+    """The job: lists for everyone, or for those who acted."""
+    from features.contracts import RUNS
+    from jobs.cli import Context
+    from jobs.score import score
+    from jobs.table_io import Warehouse
+
+    spark, chosen = costs.session(), costs.settings(folder)
+    warehouse = Warehouse(spark, chosen)
+    tick = time.monotonic()
+    score(Context(spark, chosen, warehouse, costs.moment(HOURS[mode]), mode, False))
+    seconds = time.monotonic() - tick
+    newest = warehouse.read(RUNS).where("job = 'score'").orderBy("started_ts", ascending=False).first()
+    tell(**{mode: seconds}, lists=newest["counts"]["lists"])
+    spark.stop()
+
+
+@app.command()
+def compare(events: costs.Events = costs.TWO_MILLION, scratch: costs.Scratch = costs.SCRATCH) -> None:
+    """A night of lists, and an hour of them."""
+    for n in events:
+        folder = costs.made(scratch, n)
+        if not (folder / "bundle").exists():
+            for mode, hours in HOURS.items():
+                measure(costs.__file__, "chain", folder, str(hours), mode)
+            measure(__file__, "model", folder)
+        found = {mode: measure(__file__, "batch", folder, mode) for mode in HOURS}
+        for mode, one in found.items():
+            lists, seconds = one.work["lists"], one.work[mode]
+            told = f"{lists:9,.0f} lists {seconds:7.1f} s  {lists / seconds:7,.0f} a second  CPU {one.cpu_s:6.0f} s  peak {one.peak_gib:5.2f} GiB"
+            print(f"{n:,} events, {mode:8s} {told}", flush=True)
+        night, hour = found.values()
+        share = hour.work["lists"] / night.work["lists"]
+        print(f"hour / night = {hour.work['hourly'] / night.work['nightly']:.3f} of the time for {share:.3f} of the lists")
+
+
+if __name__ == "__main__":
+    app()
