@@ -36,7 +36,8 @@ def moments(since: datetime, until: datetime, every: timedelta) -> list[datetime
     return [until - k * every for k in reversed(range((until - since) // every + 1))]
 
 
-def _distance(text: str) -> timedelta:
+def distance(text: str) -> timedelta:
+    """A number of hours or days, as an option says it. Raises UsageError."""
     found = re.fullmatch(r"([1-9]\d*)([hd])", text)
     if not found:
         raise UsageError(f"--every {text!r} is not a number of hours or days; write e.g. 6h or 1d")
@@ -57,7 +58,7 @@ def main(
     """
 
     def body(context: Context) -> None:
-        backfill(context, cli.parse_as_of(since), _distance(every), newest_first)
+        backfill(context, cli.parse_as_of(since), distance(every), newest_first)
 
     sys.exit(cli.run(body, "backfill", settings, as_of, "nightly", dry_run))
 

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 import shop
 
-from jobs.backfill import _distance, backfill, moments
+from jobs.backfill import backfill, distance, moments
 from jobs.errors import DataQualityError, UsageError
 from jobs.nights import nights
 from jobs.run_log import recorded
@@ -23,10 +23,10 @@ def test_the_moments_of_a_range_end_at_as_of_and_are_not_before_since():
 
 
 def test_a_distance_is_hours_or_days():
-    assert (_distance("6h"), _distance("2d")) == (timedelta(hours=6), 2 * DAY)
+    assert (distance("6h"), distance("2d")) == (timedelta(hours=6), 2 * DAY)
     for text in ("0d", "1w", "-1d", ""):
         with pytest.raises(UsageError, match="6h or 1d"):
-            _distance(text)
+            distance(text)
 
 
 @pytest.mark.spark

@@ -128,6 +128,22 @@ def chain(folder: Path, hours: float, mode: str) -> None:
     spark.stop()
 
 
+@app.command(hidden=True)
+def resident(folder: Path, first: float, last: float) -> None:
+    """Hours one after the other in one session, as jobs/hours.py runs them; told is the last."""
+    from jobs.build_features import build
+    from jobs.cli import Context
+    from jobs.table_io import Warehouse
+
+    spark, chosen = session(), settings(folder)
+    for number in range(int(first), int(last) + 1):
+        tick = time.monotonic()
+        build(Context(spark, chosen, Warehouse(spark, chosen), moment(number), "hourly", False), backfill=False)
+        seconds = time.monotonic() - tick
+    tell(hourly=seconds)
+    spark.stop()
+
+
 # -- what is printed -------------------------------------------------------------------------------------------------
 
 
@@ -174,7 +190,7 @@ def sizes(events: Events = TWO_MILLION, scratch: Scratch = SCRATCH) -> None:
 
 @app.command()
 def hour(events: Events = TWO_MILLION, scratch: Scratch = SCRATCH) -> None:
-    """All feature tables by the job: a full build, and the hour after it (1/720 of the events are new)."""
+    """All feature tables by the job: a full build, the hour after it (1/720 of the events are new), and three hours in one session."""
     for n in events:
         folder = made(scratch, n)
         full = measure(__file__, "chain", folder, "0", "nightly")
@@ -183,6 +199,9 @@ def hour(events: Events = TWO_MILLION, scratch: Scratch = SCRATCH) -> None:
         line(f"{n:,} hour after", then, n)
         ratio, cpu = then.work["hourly"] / full.work["nightly"], then.cpu_s / full.cpu_s
         print(f"{'':28s} hour / full = {ratio:.3f} of the time, {cpu:.3f} of the processor with start-up")
+        stays = measure(__file__, "resident", folder, "1", "3")
+        ratio = stays.work["hourly"] / full.work["nightly"]
+        print(f"{'':28s} third hour of a session {stays.work['hourly']:.1f} s: {ratio:.3f} of the full build's time")
 
 
 @app.command()
