@@ -45,3 +45,19 @@ def _build(context: Context, folder: Path) -> None:
     for night in (shop.NIGHT, shop.NEXT):
         build(replace(context, as_of=night), backfill=False)
         build(replace(context, as_of=night + (shop.HOUR - shop.NIGHT), mode="hourly"), backfill=False)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def plans(request) -> None:
+    """Whole jobs are tested without whole-stage code, which takes longer to make than small tables do; features, the cluster
+    and the demo with it, as in production. The rows are the same.
+    """
+    marks = getattr(request.module, "pytestmark", [])
+    names = {mark.name for mark in (marks if isinstance(marks, list) else [marks])}
+    if not {"spark", "slow"} <= names:
+        yield
+        return
+    conf = request.getfixturevalue("spark").conf
+    conf.set("spark.sql.codegen.wholeStage", "false")
+    yield
+    conf.unset("spark.sql.codegen.wholeStage")
