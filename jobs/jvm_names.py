@@ -1,7 +1,7 @@
 """The JVM's classes that PySpark makes columns with are looked up once, and not anew for each column.
 
 PySpark asks py4j for ``functions`` and for the function in it at every ``F.col``; the JVM then goes through its imports to find the
-class. That was two thirds of the time of making a plan.
+class. That was two thirds of the time of making a column such as ``F.when(F.col(…) > 1, …)`` (model/LOG.md).
 """
 
 from __future__ import annotations

@@ -51,12 +51,12 @@ _logs: list[Path] = []
 _JVM = "spark.driver.extraJavaOptions"
 _STATIC: dict[str, Any] = {
     "spark.ui.enabled": "false",
-    # Classes made for plans; Spark keeps 100, and would compile those of an hour anew in the next one. Their code must fit, too.
-    "spark.sql.codegen.cache.maxEntries": "1000",
     "spark.ui.showConsoleProgress": "false",
     # Else each call of a column function tells the JVM its line of Python first, which is half of making a plan.
     "spark.python.sql.dataFrameDebugging.enabled": "false",
     "spark.sql.adaptive.coalescePartitions.parallelismFirst": "false",
+    # Classes made for plans; Spark keeps 100, and would compile those of an hour anew in the next one. Their code must fit, too.
+    "spark.sql.codegen.cache.maxEntries": "1000",
     _JVM: "-Duser.timezone=UTC -XX:+UseParallelGC -XX:ReservedCodeCacheSize=512m",
     "spark.executor.extraJavaOptions": "-Duser.timezone=UTC",
 }

@@ -48,7 +48,7 @@ def write_settings(folder: Path) -> Path:
     path = folder / "settings.yaml"
     tree = shop.settings(folder).resolved()
     tree["spark"]["driver_memory"] = "1g"
-    # For the local run; under spark-submit the submit command decides. Interpreted and compiled plans must give the same rows.
+    # For the local run; under spark-submit the submit command decides. Plans with and without whole-stage code must give the same rows.
     tree["spark"]["conf"] = {"spark.sql.codegen.wholeStage": "false"}
     tree["training"]["anchors"] = 1
     path.write_text(yaml.safe_dump(tree))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from py4j.protocol import Py4JError
 from pyspark.sql import functions as F
 
 from jobs.jvm_names import remember
@@ -38,5 +39,5 @@ def test_columns_mean_what_they_meant(spark):
 
 def test_a_function_that_is_not_there_is_an_error_each_time(spark):
     for _ in range(2):
-        with pytest.raises(Exception, match="no_such_function"):
+        with pytest.raises(Py4JError, match="no_such_function"):
             spark.sparkContext._jvm.functions.no_such_function("a")

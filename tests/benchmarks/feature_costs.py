@@ -103,14 +103,14 @@ def duckdb_features(folder: Path, out: Path) -> None:
     tell(sequences=tock - tick, items=time.monotonic() - tock)
 
 
-def moment(hours: float) -> datetime:
+def moment(hours: int) -> datetime:
     """as_of so many hours after the night."""
     return AS_OF - timedelta(hours=1) + timedelta(hours=hours)
 
 
 @app.command(hidden=True)
-def chain(folder: Path, hours: float, mode: str) -> None:
-    """The job: a full night, or an hour after it, on Delta tables."""
+def chain(folder: Path, mode: str, hours: list[int]) -> None:
+    """The job on Delta tables: full nights, or hours after one, each so many hours after the night, in one session; told is the last."""
     from features.contracts import EVENTS, ITEMS
     from jobs.build_features import build
     from jobs.cli import Context
@@ -122,25 +122,11 @@ def chain(folder: Path, hours: float, mode: str) -> None:
         raw = [spark.read.parquet(str(folder / name)) for name in ("events", "items")]
         warehouse.append(EVENTS, raw[0].sortWithinPartitions(c.EVENT_TS, c.EVENT_ID))  # as ingest leaves them
         warehouse.overwrite(ITEMS, raw[1])
-    tick = time.monotonic()
-    build(Context(spark, chosen, warehouse, moment(hours), mode, False), backfill=False)
-    tell(**{mode: time.monotonic() - tick})
-    spark.stop()
-
-
-@app.command(hidden=True)
-def resident(folder: Path, first: float, last: float) -> None:
-    """Hours one after the other in one session, as jobs/hours.py runs them; told is the last."""
-    from jobs.build_features import build
-    from jobs.cli import Context
-    from jobs.table_io import Warehouse
-
-    spark, chosen = session(), settings(folder)
-    for number in range(int(first), int(last) + 1):
+    for number in hours:
         tick = time.monotonic()
-        build(Context(spark, chosen, Warehouse(spark, chosen), moment(number), "hourly", False), backfill=False)
+        build(Context(spark, chosen, warehouse, moment(number), mode, False), backfill=False)
         seconds = time.monotonic() - tick
-    tell(hourly=seconds)
+    tell(**{mode: seconds})
     spark.stop()
 
 
@@ -193,13 +179,13 @@ def hour(events: Events = TWO_MILLION, scratch: Scratch = SCRATCH) -> None:
     """All feature tables by the job: a full build, the hour after it (1/720 of the events are new), and three hours in one session."""
     for n in events:
         folder = made(scratch, n)
-        full = measure(__file__, "chain", folder, "0", "nightly")
-        then = measure(__file__, "chain", folder, "1", "hourly")
+        full = measure(__file__, "chain", folder, "nightly", "0")
+        then = measure(__file__, "chain", folder, "hourly", "1")
         line(f"{n:,} full build", full, n)
         line(f"{n:,} hour after", then, n)
         ratio, cpu = then.work["hourly"] / full.work["nightly"], then.cpu_s / full.cpu_s
         print(f"{'':28s} hour / full = {ratio:.3f} of the time, {cpu:.3f} of the processor with start-up")
-        stays = measure(__file__, "resident", folder, "1", "3")
+        stays = measure(__file__, "chain", folder, "hourly", "1", "2", "3")
         ratio = stays.work["hourly"] / full.work["nightly"]
         print(f"{'':28s} third hour of a session {stays.work['hourly']:.1f} s: {ratio:.3f} of the full build's time")
 

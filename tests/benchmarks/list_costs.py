@@ -75,7 +75,7 @@ def compare(events: costs.Events = costs.TWO_MILLION, scratch: costs.Scratch = c
         folder = costs.made(scratch, n)
         if not (folder / "bundle").exists():
             for mode, hours in HOURS.items():
-                measure(costs.__file__, "chain", folder, str(hours), mode)
+                measure(costs.__file__, "chain", folder, mode, str(hours))
             measure(__file__, "model", folder)
         found = {mode: measure(__file__, "batch", folder, mode) for mode in HOURS}
         for mode, one in found.items():
