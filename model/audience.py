@@ -77,10 +77,9 @@ def tastes(basis: np.ndarray, item_BL: np.ndarray) -> np.ndarray:
     ordered = np.sort(item_BL, axis=1)
     first = ordered >= 0
     first[:, 1:] &= ordered[:, 1:] != ordered[:, :-1]
-    sums = np.zeros((len(item_BL), basis.shape[1]), np.float32)
-    for column in range(item_BL.shape[1]):  # one column at a time: no (B, L, K) array, and the same order of additions
-        rows = np.flatnonzero(first[:, column])
-        sums[rows] += basis[ordered[rows, column]]
+    items = ordered[first]
+    stop = np.concatenate([[0], np.cumsum(first.sum(axis=1))])
+    sums = csr_matrix((np.ones(len(items), basis.dtype), items, stop), (len(item_BL), len(basis))) @ basis
     return sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12)
 
 
@@ -91,11 +90,12 @@ def audience(basis: np.ndarray, users: Iterable[tuple[np.ndarray, np.ndarray]], 
     weight = np.zeros((len(HALF_LIVES), items))
     for item_BL, us_BL in users:
         taste = np.rint(tastes(basis, item_BL) * _UNIT).astype(np.float64)
-        age = (as_of_us - us_BL) / DAY_US
+        real = np.flatnonzero(item_BL >= 0)
+        age = (as_of_us - us_BL.ravel()[real]) / DAY_US
         for h, half_life in enumerate(HALF_LIVES.values()):
-            row, place = np.nonzero((item_BL >= 0) & (age < _WINDOW * half_life))
-            decay = np.rint(np.exp2(-age[row, place] / half_life) * _UNIT)
-            item = item_BL[row, place]
+            lately = age < _WINDOW * half_life
+            at, decay = real[lately], np.rint(np.exp2(-age[lately] / half_life) * _UNIT)
+            row, item = at // item_BL.shape[1], item_BL.ravel()[at]
             sums[h] += csr_matrix((decay, (item, row)), (items, len(item_BL))) @ taste
             weight[h] += np.bincount(item, decay, minlength=items)
     return Audience(basis, (sums / _UNIT**2).astype(np.float32), (weight / _UNIT).astype(np.float32))

@@ -17,6 +17,7 @@ import torch
 
 from conf import columns as c
 from model import checkpoint
+from model.ahead import ahead
 from model.audience import Audience, audience, stored_histories
 from model.candidates import Moment
 from model.catalogue import Catalogue, build_catalogue
@@ -61,7 +62,8 @@ def prepare(model_dir: str | Path, spec: PredictSpec, out_dir: str | Path, diges
     neighbors = build_neighbors(newest_partition(spec, "item_neighbors", spec.as_of_us), catalogue)
     table = _table(bundle, catalogue)
     length = bundle.settings.features.sequence_length
-    lately = audience(_basis(bundle, catalogue), stored_histories(spec, catalogue.item_ids, length), spec.as_of_us)
+    everyone = ahead(iter(stored_histories(spec, catalogue.item_ids, length)))  # read by a thread while the last block is added up
+    lately = audience(_basis(bundle, catalogue), everyone, spec.as_of_us)
     moment = Moment.prepare(bundle.encoder.eval(), table, state, neighbors, catalogue, lately, bundle.settings)
     arrays = {
         "facet_code": catalogue.facet_code, "facet_bucket": catalogue.facet_bucket, "log_price": catalogue.log_price,
