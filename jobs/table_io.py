@@ -204,20 +204,6 @@ class Warehouse:
             writer.saveAsTable(self.sql_name(table)) if self.settings.catalog else writer.save(self.path(table))
             return self._committed(table)
 
-    def merge(self, table: Table, source: DataFrame, gone: str) -> None:
-        """Update rows with the source's key, insert new ones, delete those whose source row satisfies ``gone``.
-
-        One commit, so a reader sees the table before or after. The source must be written data, not a fresh plan.
-        """
-        self.create(table)
-        on = " AND ".join(f"t.{key} = s.{key}" for key in table.key)
-        values: dict[str, Any] = {column: f"s.{column}" for column in table.column_names}
-        with lease(self.settings, [table], 60), self._session_metadata():
-            merge = self._delta(table).alias("t").merge(source.alias("s"), on)
-            merge = merge.whenMatchedDelete(gone).whenMatchedUpdate(set=values)
-            merge.whenNotMatchedInsert(f"NOT ({gone})", values=values).execute()
-            self._committed(table)
-
     def delete(self, table: Table, where: str) -> None:
         """Delete the rows that match ``where`` in one commit. Their files stay until ``vacuum``."""
         with lease(self.settings, [table], 60), self._session_metadata():
@@ -276,7 +262,7 @@ class Warehouse:
 
     @contextlib.contextmanager
     def _session_metadata(self) -> Iterator[None]:
-        # A MERGE takes its user metadata from the session only.
+        # A DELETE takes its user metadata from the session only.
         self.spark.conf.set(_METADATA_CONF, self._metadata())
         try:
             yield
