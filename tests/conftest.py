@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from conf.settings import Spark
 from jobs.build_features import build
 from jobs.cli import Context
 from jobs.ingest import ingest
+from jobs.nightly import nightly
 from jobs.session import open_session
 
 
@@ -27,16 +30,34 @@ def spark() -> SparkSession:
 @pytest.fixture(scope="session")
 def built_shop(spark, tmp_path_factory, worker_id):
     """A context on features of two nights and of an hour after each, without lists. Not to be changed: see shop.copied."""
+    with _shared(tmp_path_factory, worker_id, "built") as (folder, new):
+        context = shop.context(spark, shop.settings(folder))
+        if new:
+            _build(context, folder)
+    return context
+
+
+@pytest.fixture(scope="session")
+def listed_shop(spark, tmp_path_factory, worker_id):
+    """A context on a whole night of a shop with a catalogue: tables, a model and lists. Not to be changed: see shop.copied."""
+    with _shared(tmp_path_factory, worker_id, "listed") as (folder, new):
+        context = shop.context(spark, shop.with_catalogue(shop.settings(folder), folder))
+        if new:
+            shop.events().to_csv(folder / "log.csv", index=False)
+            shop.catalogue(folder)
+            nightly(context)
+    return context
+
+
+@contextmanager
+def _shared(tmp_path_factory, worker_id: str, name: str) -> Iterator[tuple[Path, bool]]:
+    """A folder for all processes of this run of the tests, and whether it is to be filled: the first that asks does it."""
     base = tmp_path_factory.getbasetemp()
-    # One for all processes of this run of the tests: the first that asks makes it.
-    folder = (base if worker_id == "master" else base.parent) / "built"
+    folder = (base if worker_id == "master" else base.parent) / name
     folder.mkdir(exist_ok=True)
     with FileLock(folder / "lock"):
-        context = shop.context(spark, shop.settings(folder))
-        if not (folder / "done").exists():
-            _build(context, folder)
-            (folder / "done").touch()
-    return context
+        yield folder, not (folder / "done").exists()
+        (folder / "done").touch()
 
 
 def _build(context: Context, folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -58,6 +59,21 @@ def settings(folder: Path, **changes: object) -> Settings:
     return from_tree(tree | changes)
 
 
+def catalogue(folder: Path, gone: Collection[str] = ()) -> None:
+    """The file of items: ``gone`` are on offer until HOUR, all others for good."""
+    items = pd.DataFrame({"sku": [f"i{i}" for i in range(40)]})
+    items["until"] = [f"{HOUR:%Y-%m-%dT%H:%M:%SZ}" if sku in gone else "" for sku in items.sku]
+    items.to_csv(folder / "items.csv", index=False)
+
+
+def with_catalogue(chosen: Settings, folder: Path) -> Settings:
+    """These settings, with the catalogue of that folder."""
+    tree = chosen.resolved()
+    columns = {"item_id": "sku", "available_until": "until"}
+    tree["source"]["items"] = {"path": str(folder / "items.csv"), "format": "csv", "columns": columns}
+    return from_tree(tree)
+
+
 def context(spark: SparkSession, chosen: Settings, as_of: datetime = NIGHT, mode: str = "nightly") -> Context:
     """A job's context on these settings."""
     return Context(spark, chosen, Warehouse(spark, chosen), as_of, mode, False)
@@ -67,4 +83,4 @@ def copied(built: Context, folder: Path, **changes: object) -> Context:
     """A context on a copy of these tables."""
     shutil.copytree(built.settings.warehouse, folder / "warehouse")
     tree = built.settings.resolved() | {"warehouse": str(folder / "warehouse")} | changes
-    return context(built.spark, from_tree(tree))
+    return context(built.spark, from_tree(tree), built.as_of, built.mode)

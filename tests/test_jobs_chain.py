@@ -34,12 +34,8 @@ def rows(context, table, where="true"):
 
 
 @pytest.fixture(scope="module")
-def night(spark, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("shop")
-    shop.events().to_csv(folder / "log.csv", index=False)
-    context = shop.context(spark, shop.settings(folder))
-    nightly(context)
-    return context
+def night(listed_shop, tmp_path_factory):
+    return shop.copied(listed_shop, tmp_path_factory.mktemp("shop"))
 
 
 @pytest.fixture(scope="module")
@@ -180,7 +176,8 @@ def test_a_rewritten_future_changes_no_feature_and_no_list(hour, spark, tmp_path
     future = shop.events(seed=99)
     future = future[future.when >= cut].assign(who=lambda d: d.who + "x", what="i0")
     pd.concat([log[log.when < cut], future]).to_csv(tmp_path / "log.csv", index=False)
-    poisoned = shop.context(spark, shop.settings(tmp_path))
+    shop.catalogue(tmp_path)
+    poisoned = shop.context(spark, shop.with_catalogue(shop.settings(tmp_path), tmp_path))
     nightly(poisoned)
     assert rows(poisoned, RECOMMENDATIONS) == first_lists
     for name in ("user_sequences", "user_profiles", "user_item_repeats", "item_temporal", "item_neighbors"):

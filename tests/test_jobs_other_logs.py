@@ -11,7 +11,7 @@ from jobs.cli import Context, parse_as_of
 from jobs.nightly import nightly
 from jobs.table_io import Warehouse
 
-pytestmark = [pytest.mark.spark, pytest.mark.slow]
+pytestmark = [pytest.mark.spark, pytest.mark.slow, pytest.mark.soak]
 FILMS = Path(__file__).parents[2] / "shared" / "data" / "movietweetings_100k"
 
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import replace
 
-import pandas as pd
 import pytest
 import shop
 
-from conf.load import from_tree
 from features.contracts import (
     RECOMMENDATIONS,
     RECOMMENDATIONS_LATEST,
@@ -21,7 +18,6 @@ from features.contracts import (
 from jobs import build_features
 from jobs.build_features import build
 from jobs.hourly import hourly
-from jobs.nightly import nightly
 from jobs.score import score
 
 pytestmark = [pytest.mark.spark, pytest.mark.slow]
@@ -33,39 +29,20 @@ def text(moment) -> str:
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def catalogue(folder, gone=()):
-    items = pd.DataFrame({"sku": [f"i{i}" for i in range(40)]})
-    items["until"] = [text(shop.HOUR) if sku in gone else "" for sku in items.sku]
-    items.to_csv(folder / "items.csv", index=False)
-
-
 def lists(context, where):
     return {tuple(r) for r in context.warehouse.read(RECOMMENDATIONS).where(where).select(*LIST).collect()}
 
 
-def with_warehouse(context, folder, **changes):
-    """The same tables and models in a folder of their own."""
-    shutil.copytree(context.settings.warehouse, folder / "warehouse")
-    registry = context.settings.mlflow.tracking_uri.format(warehouse=context.settings.warehouse)
-    tree = context.settings.resolved() | {"warehouse": str(folder / "warehouse"), "mlflow": {"tracking_uri": registry}} | changes
-    return shop.context(context.spark, from_tree(tree), context.as_of, context.mode)
-
-
 @pytest.fixture(scope="module")
-def night(spark, tmp_path_factory):
+def night(listed_shop, tmp_path_factory):
     """A night, after which items of a few lists are withdrawn."""
     folder = tmp_path_factory.mktemp("shop")
-    shop.events().to_csv(folder / "log.csv", index=False)
-    catalogue(folder)
-    tree = shop.settings(folder).resolved()
-    columns = {"item_id": "sku", "available_until": "until"}
-    tree["source"]["items"] = {"path": str(folder / "items.csv"), "format": "csv", "columns": columns}
-    context = shop.context(spark, from_tree(tree))
-    nightly(context)
+    copy = shop.copied(listed_shop, folder)
+    context = shop.context(copy.spark, shop.with_catalogue(copy.settings, folder))
     shown = context.warehouse.read(RECOMMENDATIONS_LATEST).where("user_id <> '*'").toPandas()
     holders = shown.groupby("item_id").user_id.nunique()
     gone = holders[(holders > 2) & (holders < 15)].index[:1]
-    catalogue(folder, gone)
+    shop.catalogue(folder, gone)
     affected = set(shown[shown.item_id.isin(gone)].user_id)
     return context, set(gone), affected
 
@@ -74,7 +51,7 @@ def night(spark, tmp_path_factory):
 def everyone(night, tmp_path_factory):
     """The same hour where everybody is asked."""
     context, _, _ = night
-    other = with_warehouse(context, tmp_path_factory.mktemp("everyone"))
+    other = shop.copied(context, tmp_path_factory.mktemp("everyone"))
     known = context.warehouse.partition(USER_SEQUENCES, shop.NIGHT).select("user_id")
     real, build_features.stale_users = build_features.stale_users, lambda *_: known
     try:
@@ -116,7 +93,7 @@ def test_the_lists_are_those_of_scoring_everyone_at_that_moment(night, hour, eve
 
 
 def test_the_features_of_everyone_are_those_of_a_full_build(hour, everyone, tmp_path):
-    full = with_warehouse(hour, tmp_path)
+    full = shop.copied(hour, tmp_path)
     build(replace(full, mode="nightly"), backfill=False)
     for table in FEATURES:
         kept = {str(r) for r in hour.warehouse.partition(table, shop.HOUR).collect()}
@@ -133,7 +110,7 @@ def test_the_same_hour_again_asks_the_same_users(hour):
 
 
 def test_when_other_things_trend_everyone_who_was_shown_the_old_ones_is_asked(hour, tmp_path):
-    other = with_warehouse(hour, tmp_path, scoring={"trending_change": 0.0})
+    other = shop.copied(hour, tmp_path, scoring={"trending_change": 0.0})
     build(other, backfill=False)
     asked = {r.user_id for r in other.warehouse.partition(USER_SEQUENCES, shop.HOUR).select("user_id").collect()}
     assert len(asked) == 30

@@ -1,12 +1,13 @@
-"""Every seeded leak is caught by some test. Those whose tests need no Spark are tried every time, the others by ``make soak``."""
+"""Every seeded leak is caught by some test. Two whose tests need no Spark are tried every time, all of them by ``make soak``."""
 
 import pytest
 from leaks import LEAKS, ROOT, caught
 
+SAMPLE = [leak for leak in LEAKS if leak.file.startswith("model/")][:2]
+
 
 @pytest.mark.parametrize(
-    "leak",
-    [pytest.param(leak, id=leak.name, marks=() if leak.file.startswith("model/") else pytest.mark.soak) for leak in LEAKS],
+    "leak", [pytest.param(leak, id=leak.name, marks=() if leak in SAMPLE else pytest.mark.soak) for leak in LEAKS]
 )
 def test_the_leak_is_caught(leak):
     found, last = caught(leak)
