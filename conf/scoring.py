@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from conf.nodes import Node, Positive, Share
+from conf.nodes import Count, Node, Positive, Share
 
 
 class Scoring(Node):
@@ -23,6 +23,11 @@ class Scoring(Node):
         "e.g. attributes['campaign'] = 'spring'",
     )
     pin_places: Positive = Field(1, description="at most so many of them in a list, the best for its user")
+    explore_places: Count = Field(
+        0,
+        description="so many places at the end of a list are drawn, for each user once and for all, from the candidates that would stand "
+        "there and as many after them as a list is long: more of the catalogue is shown, and clicks tell about it",
+    )
     max_unserved: Share = Field(0.01, description="a batch that leaves more than this share of its users without a list is refused")
     max_shrink: Share = Field(0.5, description="a nightly batch with lists for this share fewer users than are shown one is refused")
     max_coverage_shrink: Share = Field(0.5, description="so is one that lists this share fewer different items than are shown")

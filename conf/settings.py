@@ -257,6 +257,11 @@ class Settings(Node):
                 f"gate.significance {self.gate.significance:g} cannot be reached with {self.evaluation.draws} draws; "
                 f"set evaluation.draws to {round(2 / self.gate.significance)} or more"
             )
+        if 0 < self.scoring.explore_places > self.top_k - self.scoring.pin_places:
+            raise ValueError(
+                f"scoring.explore_places {self.scoring.explore_places} and scoring.pin_places {self.scoring.pin_places} are more than "
+                f"the {self.top_k} places of a list (top_k)"
+            )
         return self
 
     def resolved(self) -> dict[str, Any]:

@@ -119,6 +119,7 @@ def prepared(context: Context, model: UsableModel, asked: datetime | None = None
         category_cap=context.settings.scoring.category_cap,
         pinned=pinned_items(context.warehouse.read(ITEMS), context.settings),
         pin_places=context.settings.scoring.pin_places,
+        explore_places=context.settings.scoring.explore_places,
     )
     with tempfile.TemporaryDirectory(prefix="kairos-catalogue-") as scratch:
         name = f"{Path(scratch).name}-state"

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
+from pandas.util import hash_array
 
 from conf import columns as c
 from model import newcomers, reasons, rules
@@ -32,6 +33,8 @@ OUTPUT = pa.schema([
     pa.field(c.COLD, pa.bool_(), nullable=False),
 ])  # fmt: skip
 _BLOCK = 256
+_ODD = np.uint64(0x9E3779B97F4A7C15)
+"""Spreads what two hashes have in common over all bits (Fibonacci hashing)."""
 _SPARE = 20
 """The newcomers' ranking is this many times longer than a list where rules may take items out."""
 _RANKED = 64
@@ -65,6 +68,7 @@ class Scorer:
         self.prepared = open_prepared(self.folder)
         self.category = self.prepared.moment.catalogue.facet_code[:, 0]
         self.pinned = self.prepared.moment.shared.get(PINNED, np.zeros(0, np.int64))
+        self.item_hash = _hashes(self.prepared.moment.catalogue.item_ids) if self.prepared.explore_places else np.zeros(0, np.uint64)
         self.cold = _cold_list(self)
 
     def score(self, rows: pa.RecordBatch | pa.Table) -> pa.Table:
@@ -86,7 +90,9 @@ class Scorer:
         item = made.slates.item
         points = self._points(users, made)
         order = rules.pinned_first(_best_places(points, item), item, self.pinned, p.pin_places)
-        order = rules.first(order, item, p.top_k, self.category, p.category_cap)
+        order = rules.first(order, item, p.top_k * (2 if p.explore_places else 1), self.category, p.category_cap)
+        if p.explore_places:
+            order = rules.explored(order, self._draw(users, item), p.top_k, p.explore_places)
         item, points = rules.taken(item, order, -1), rules.taken(points, order, 0)
         names = signal_names(moment.catalogue.facet_names)
         strength = {
@@ -114,6 +120,10 @@ class Scorer:
             out[rows, :width] = np.rint(np.where(item[rows, :width] >= 0, score, 0) * _POINTS)
         return out
 
+    def _draw(self, users: UserBatch, item: np.ndarray) -> np.ndarray:
+        """A number for each candidate of each user, (B, N) uint64: the same whenever and with whomever they are scored."""
+        return (_hashes(users.user_ids)[:, None] ^ self.item_hash[np.maximum(item, 0)]) * _ODD
+
     def _rows(self, users: UserBatch, item: np.ndarray, score: np.ndarray, why: pa.Array, cold: np.ndarray) -> pa.Table:
         """``why``: of each item that is there, row by row. The newcomers' list stands in the rows that are cold."""
         fresh, fresh_score, fresh_why = self.cold
@@ -136,6 +146,10 @@ class Scorer:
             ],
             schema=OUTPUT,
         )
+
+
+def _hashes(ids: pa.Array) -> np.ndarray:
+    return hash_array(ids.cast(pa.string()).to_numpy(zero_copy_only=False), categorize=False)
 
 
 def _best_places(points: np.ndarray, item: np.ndarray) -> np.ndarray:

@@ -43,6 +43,7 @@ class Prepared:
     top_k: int
     category_cap: int | None
     pin_places: int
+    explore_places: int
 
 
 def prepare(model_dir: str | Path, spec: PredictSpec, out_dir: str | Path, digest: str | None = None) -> Path:
@@ -85,7 +86,8 @@ def prepare(model_dir: str | Path, spec: PredictSpec, out_dir: str | Path, diges
     pq.write_table(pa.table({c.CATEGORY: catalogue.categories}), out / "categories.parquet")
     about = {
         "as_of_us": now_us, "repeat": spec.repeat_consumption, "top_k": spec.top_k, "digest": bundle.digest,
-        "category_cap": spec.category_cap, "pin_places": spec.pin_places, "arrays": sorted(arrays),
+        "category_cap": spec.category_cap, "pin_places": spec.pin_places,
+        "explore_places": spec.explore_places, "arrays": sorted(arrays),
     }  # fmt: skip
     (out / "prepared.json").write_text(json.dumps(about, sort_keys=True), encoding="utf-8")
     return out
@@ -112,7 +114,8 @@ def open_prepared(folder: str | Path) -> Prepared:
     lately = Audience(a["audience_basis"], a["audience_sums"], a["audience_weight"])
     moment = Moment(catalogue, state, neighbors, y, popularity, shared, lately)
     table = _table(bundle, catalogue)
-    return Prepared(bundle, moment, table, about["repeat"], about["top_k"], about["category_cap"], about["pin_places"])
+    told = {name: about[name] for name in ("repeat", "top_k", "category_cap", "pin_places", "explore_places")}
+    return Prepared(bundle, moment, table, **told)
 
 
 def _basis(bundle: Bundle, catalogue: Catalogue) -> np.ndarray:

@@ -21,6 +21,18 @@ def first(order_bn: np.ndarray, item_bn: np.ndarray, most: int, category: np.nda
     return np.take_along_axis(kept, np.argsort(~stands, axis=1, kind="stable"), 1)[:, :most]
 
 
+def explored(order_bk: np.ndarray, draw_bn: np.ndarray, most: int, places: int) -> np.ndarray:
+    """Of places best first: ``most``, the last ``places`` of which are drawn from themselves and all that follows, by the least ``draw_bn``.
+
+    What is drawn keeps its order. -1 where there is nothing.
+    """
+    fixed = most - places
+    rest = order_bk[:, fixed:]
+    draw = np.where(rest >= 0, np.take_along_axis(draw_bn, np.maximum(rest, 0), 1), np.iinfo(draw_bn.dtype).max)
+    chosen = np.sort(np.argsort(draw, axis=1, kind="stable")[:, :places], axis=1)
+    return np.concatenate([order_bk[:, :fixed], np.take_along_axis(rest, chosen, 1)], axis=1)
+
+
 def pinned_first(order_bn: np.ndarray, item_bn: np.ndarray, pinned: np.ndarray, places: int) -> np.ndarray:
     """The places of ``order_bn`` with the first ``places`` pinned items of each row before all others (``pinned``: items)."""
     if not len(pinned):

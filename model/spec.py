@@ -144,6 +144,7 @@ class PredictSpec(TablesSpec):
     category_cap: int | None = Field(None, ge=1, description="at most so many items of one category in a list")
     pinned: tuple[str, ...] = Field((), description="items that stand first in every list that may hold them")
     pin_places: int = Field(1, ge=1, description="at most so many of them in a list")
+    explore_places: int = Field(0, ge=0, description="so many places at the end of a list are drawn from what would follow, too")
 
 
 def read_spec(path: str | Path) -> TrainSpec:

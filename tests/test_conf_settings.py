@@ -69,6 +69,7 @@ def test_an_unknown_key_without_a_near_one_lists_the_known_ones(tmp_path):
         ({"top_k": 0}, "top_k = 0"),
         ({"catalog": "a; DROP TABLE x"}, "catalog"),
         ({"evaluation": {"popularity_half_lives": ["2d"]}}, "2d"),
+        ({"top_k": 5, "scoring": {"explore_places": 5}}, r"explore_places 5 and scoring\.pin_places 1 are more than the 5 places"),
     ],
 )
 def test_a_bad_value_is_named(tree, message):

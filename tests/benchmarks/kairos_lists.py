@@ -29,6 +29,11 @@ def make(split: Split, choice: Choice) -> Lists:
     return _made(split, choice, {None: split.users})
 
 
+def make_exploring(split: Split, choice: Choice) -> Lists:
+    """Lists of ten by the same model, their last two places drawn (``scoring.explore_places``)."""
+    return _made(split, choice, {None: split.users}, top_k=10, explore=2)
+
+
 def make_knowing_visits(split: Split, choice: Choice) -> Lists:
     """Lists of the same model, told when each user comes (to a 24th of the horizon) and nothing that happened until then.
 
@@ -40,7 +45,7 @@ def make_knowing_visits(split: Split, choice: Choice) -> Lists:
     return _made(split, choice, {split.cutoff + (k + 0.5) * part: users.index.to_numpy() for k, users in visits})
 
 
-def _made(split: Split, choice: Choice, asked: dict[pd.Timestamp | None, np.ndarray]) -> Lists:
+def _made(split: Split, choice: Choice, asked: dict[pd.Timestamp | None, np.ndarray], **places: int) -> Lists:
     import kairos_run  # torch and PySpark only where lists are made
 
     folder = Path(os.environ.get("KAIROS_BENCHMARKS", ROOT / "warehouse/benchmarks/kairos")) / split.log.name
@@ -54,7 +59,7 @@ def _made(split: Split, choice: Choice, asked: dict[pd.Timestamp | None, np.ndar
     model = kairos_run.fit(folder, chosen, trained, split.past["event_time"].min(), name)
     lists: Lists = {}
     for visit, users in asked.items():
-        ready = kairos_run.scorer(folder, model, split.cutoff, chosen.repeat_consumption, visit)
+        ready = kairos_run.scorer(folder, model, split.cutoff, chosen.repeat_consumption, visit, **places)
         lists |= kairos_run.lists_of(ready, folder, split.cutoff, users)
     return lists
 
@@ -89,5 +94,6 @@ def _choices(log: Log) -> list[Choice]:
 
 RECOMMENDERS = [
     Recommender(KAIROS, make, _choices, seeded=True),
+    Recommender(f"{KAIROS}, exploring", make_exploring, _choices, seeded=True),
     Recommender(f"{KAIROS}, visit known", make_knowing_visits, _choices, seeded=True),
 ]

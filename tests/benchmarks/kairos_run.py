@@ -79,11 +79,13 @@ def _code() -> str:
     return hashlib.sha256(b"".join(parts)).hexdigest()[:8]
 
 
-def scorer(folder: Path, model: Fitted, cutoff: pd.Timestamp, repeat: bool, asked: pd.Timestamp | None = None) -> predict.Scorer:
+def scorer(
+    folder: Path, model: Fitted, cutoff: pd.Timestamp, repeat: bool, asked: pd.Timestamp | None = None, top_k: int = DEPTH, explore: int = 0
+) -> predict.Scorer:
     """A model made ready for a cutoff, at or after the one it was trained at; ``asked``: for a later moment, knowing no more."""
     told = PredictSpec(
         tables=_tables(folder), as_of_us=_us(cutoff), asked_us=None if asked is None else _us(asked),
-        repeat_consumption=repeat, top_k=DEPTH,
+        repeat_consumption=repeat, top_k=top_k, explore_places=explore,
     )  # fmt: skip
     ready = folder / f"prepared-{model.path.name.removeprefix('model-')}"
     return predict.Scorer(predict.prepare(model.path, told, ready, model.digest))
