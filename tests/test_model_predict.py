@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -13,7 +12,7 @@ import torch
 from model_world import START, settings, shop, spec, write_tables
 
 from conf import columns as c
-from model import checkpoint, data, predict, rules, train
+from model import checkpoint, data, predict, train
 from model.distributed import World
 from model.item_state import DAY_US
 from model.slate import seen_pairs
@@ -159,14 +158,6 @@ def test_the_last_places_are_drawn_from_what_would_follow_too_and_always_alike(r
         drawn += place[4:]
     assert set(drawn) == set(range(4, 12)), "each that would follow has its turn with somebody"
     pd.testing.assert_frame_equal(lists[lists.user_id == lists.user_id[0]], exploring.score(rows.slice(0, 1)).to_pandas())
-
-
-def test_where_nothing_follows_there_is_nothing_to_draw() -> None:
-    order = np.array([[3, 0, 1, 2], [1, 0, -1, -1]])
-    draw = np.array([[9, 1, 5, 7], [4, 4, 0, 0]], np.uint64)
-    assert rules.explored(order, draw, 2, 1).tolist() == [[3, 1], [1, 0]]
-    assert rules.explored(order[1:], draw[1:], 3, 2).tolist() == [[1, 0, -1]]
-    assert rules.explored(order[:, :1], draw, 3, 2).tolist() == [[3], [1]]
 
 
 def test_no_list_has_more_of_a_category_than_the_cap(repeating: tuple, tmp_path: Path) -> None:

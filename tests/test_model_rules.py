@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import settings as limits
 from hypothesis import strategies as st
 
-from model.rules import first, pinned_first, taken
+from model.rules import explored, first, pinned_first, taken
 
 
 def plain(order: list[int], item: list[int], most: int, category: list[int], cap: int) -> list[int]:
@@ -48,3 +48,18 @@ def test_the_best_pinned_items_stand_first_and_nothing_else_moves() -> None:
     order = np.array([[2, 0, 3, 1, 4], [0, 1, 2, 3, 4]])
     assert pinned_first(order, item, np.array([3, 5]), 1).tolist() == [[3, 2, 0, 1, 4], [0, 1, 2, 3, 4]]
     assert pinned_first(order, item, np.array([3, 5]), 2).tolist() == [[3, 1, 2, 0, 4], [0, 1, 2, 3, 4]]
+
+
+@limits(max_examples=150, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 8), st.data())
+def test_the_last_places_are_those_of_the_least_draw_in_their_order(seed: int, most: int, data: st.DataObject) -> None:
+    places = data.draw(st.integers(0, most))
+    rng = np.random.default_rng(seed)
+    there = rng.integers(0, 13)
+    order = np.append(rng.permutation(12)[:there], np.full(12 - there, -1))
+    draw = rng.integers(0, 20, 12).astype(np.uint64)
+    fixed, rest = order[: most - places].tolist(), [int(p) for p in order[most - places :] if p >= 0]
+    drawn = sorted(rest, key=lambda p: int(draw[p]))[:places]
+    expected = fixed + [p for p in rest if p in drawn]
+    found = explored(order[None], draw[None], most, places)[0].tolist()
+    assert found == expected + [-1] * (most - len(expected))
