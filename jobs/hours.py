@@ -1,7 +1,8 @@
 """The hours of a day in one session, each run when it has come: what Spark has compiled for one hour serves the next ones.
 
 An hour that is past is run at once; one that had been run before gives the same rows again, so that after a stop the same command is
-right, and one that begins with the missing hour is quicker. The first that fails ends the run with its exit code. A night in between, run by ``jobs/nightly.py``, is what later hours add to.
+right, and one that begins with the missing hour is quicker. The first that fails ends the run with its exit code. A night in between,
+run by ``jobs/nightly.py``, is what later hours add to.
 """
 
 from __future__ import annotations

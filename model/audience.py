@@ -10,7 +10,7 @@ et al., "EigenRec", 2019), so that the taste is not the fashion. A basis may onl
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -109,7 +109,7 @@ def histories(seen: Events, length: int) -> Iterable[tuple[np.ndarray, np.ndarra
         yield _last(seen.item, seen.us, start[at : at + _BLOCK], stop[at : at + _BLOCK], length)
 
 
-def stored_histories(spec: PredictSpec, item_ids: pa.Array, length: int) -> Iterable[tuple[np.ndarray, np.ndarray]]:
+def stored_histories(spec: PredictSpec, item_ids: pa.Array, length: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """The same for everyone, from ``user_sequences``: who changed since the night at as_of, all others at the night."""
     source = dataset(spec.table("user_sequences"))
     at = ds.field(c.AS_OF_TS) == moment(spec.as_of_us)

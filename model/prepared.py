@@ -63,7 +63,7 @@ def prepare(model_dir: str | Path, spec: PredictSpec, out_dir: str | Path, diges
     neighbors = build_neighbors(newest_partition(spec, "item_neighbors", spec.as_of_us), catalogue)
     table = _table(bundle, catalogue)
     length = bundle.settings.features.sequence_length
-    everyone = ahead(iter(stored_histories(spec, catalogue.item_ids, length)))  # read by a thread while the last block is added up
+    everyone = ahead(stored_histories(spec, catalogue.item_ids, length))  # read by a thread while the last block is added up
     lately = audience(_basis(bundle, catalogue), everyone, spec.as_of_us)
     moment = Moment.prepare(bundle.encoder.eval(), table, state, neighbors, catalogue, lately, bundle.settings)
     arrays = {

@@ -1,4 +1,4 @@
-"""Every seeded leak is caught by some test. Two whose tests need no Spark are tried every time, all of them by ``make soak``."""
+"""Every seeded leak is caught by some test. Two whose tests need no Spark are tried every time, the others by ``make soak``."""
 
 import pytest
 from leaks import LEAKS, ROOT, caught
