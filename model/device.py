@@ -12,6 +12,11 @@ from torch import Tensor
 _Batch = TypeVar("_Batch")
 
 
+def accelerator() -> torch.device | None:
+    """The GPU of this process; None where there is none."""
+    return torch.device("cuda") if torch.cuda.is_available() else None
+
+
 def on(device: torch.device, what: np.ndarray | Tensor) -> Tensor:
     """An array or tensor there."""
     tensor = torch.from_numpy(what) if isinstance(what, np.ndarray) else what

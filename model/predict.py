@@ -15,6 +15,7 @@ from pandas.util import hash_array
 from conf import columns as c
 from model import newcomers, reasons, rules
 from model.candidates import Candidates
+from model.device import accelerator, batch_on
 from model.memory import keep_freed
 from model.prepared import open_prepared, prepare
 from model.signals import signal_names
@@ -65,7 +66,10 @@ class Scorer:
         torch.set_num_threads(threads)
         keep_freed()
         self.folder = Path(prepared_dir)
-        self.prepared = open_prepared(self.folder)
+        self.device = accelerator()
+        if self.device is not None:
+            torch.backends.cudnn.allow_tf32 = False  # a GPU's lists are a processor's, but for the order of additions
+        self.prepared = open_prepared(self.folder, self.device)
         self.category = self.prepared.moment.catalogue.facet_code[:, 0]
         self.pinned = self.prepared.moment.shared.get(PINNED, np.zeros(0, np.int64))
         self.item_hash = _hashes(self.prepared.moment.catalogue.item_ids) if self.prepared.explore_places else np.zeros(0, np.uint64)
@@ -116,7 +120,8 @@ class Scorer:
         for rows in np.array_split(np.argsort(size, kind="stable"), math.ceil(len(size) / _RANKED)):
             rows, width = np.sort(rows), max(int(size[rows].max(initial=0)), 1)
             inputs = self.prepared.moment.ranker_inputs(users.take(rows), item[rows, :width], made.signals[rows, :width], made.x[rows])
-            score = self.prepared.bundle.ranker(**inputs).numpy().astype(np.float64)
+            inputs = inputs if self.device is None else batch_on(self.device, inputs)
+            score = self.prepared.bundle.ranker(**inputs).cpu().numpy().astype(np.float64)
             out[rows, :width] = np.rint(np.where(item[rows, :width] >= 0, score, 0) * _POINTS)
         return out
 

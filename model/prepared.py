@@ -93,8 +93,8 @@ def prepare(model_dir: str | Path, spec: PredictSpec, out_dir: str | Path, diges
     return out
 
 
-def open_prepared(folder: str | Path) -> Prepared:
-    """Map what ``prepare`` wrote."""
+def open_prepared(folder: str | Path, device: torch.device | None = None) -> Prepared:
+    """Map what ``prepare`` wrote; the networks compute on ``device`` (None: on the processor)."""
     folder = Path(folder)
     about = json.loads((folder / "prepared.json").read_text(encoding="utf-8"))
     bundle = checkpoint.load(folder / _MODEL, about["digest"])
@@ -113,7 +113,10 @@ def open_prepared(folder: str | Path) -> Prepared:
     y, popularity = torch.from_numpy(a["y"]), torch.from_numpy(a["popularity"])
     lately = Audience(a["audience_basis"], a["audience_sums"], a["audience_weight"])
     moment = Moment(catalogue, state, neighbors, y, popularity, shared, lately)
-    table = _table(bundle, catalogue)
+    table = _table(bundle, catalogue, device)
+    if device is not None:
+        bundle.encoder.to(device)
+        bundle.ranker.to(device)
     told = {name: about[name] for name in ("repeat", "top_k", "category_cap", "pin_places", "explore_places")}
     return Prepared(bundle, moment, table, **told)
 
@@ -126,8 +129,8 @@ def _basis(bundle: Bundle, catalogue: Catalogue) -> np.ndarray:
     return out
 
 
-def _table(bundle: Bundle, catalogue: Catalogue) -> ItemTable:
+def _table(bundle: Bundle, catalogue: Catalogue, device: torch.device | None = None) -> ItemTable:
     at = index_of(catalogue.item_ids, bundle.items)
-    table = ItemTable(catalogue, np.where(at >= 0, at + 1, 0))
+    table = ItemTable(catalogue, np.where(at >= 0, at + 1, 0), device)
     table.know(np.where(at >= 0, bundle.sales[np.maximum(at, 0)], 0) if len(bundle.sales) else np.zeros(len(at)))
     return table

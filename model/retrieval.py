@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from model.device import accelerator
 from model.keys import NOTHING, best, bound, by_row, items, keys, scores
 from model.pairs import Pairs
-from model.retrieval_device import device, top_on
+from model.retrieval_device import top_on
 
 _BLOCK = 8_192
 """Items a block: scores of 256 users then fit into a processor's cache of 8 MiB."""
@@ -35,7 +36,7 @@ def top_of_catalogue(
     if not most or not rows:
         return np.zeros((rows, most), np.int64)
     more, less = (by_block(pairs, catalogue, block) for pairs in (extra, barred))
-    if (where := device()) is not None:
+    if (where := accelerator()) is not None:
         return top_on(where, x_BD, y_ID, bias_I, more, less, most, block)
     buffer = torch.empty(rows * min(block, catalogue))
     beats = np.empty(rows * min(block, catalogue), bool)

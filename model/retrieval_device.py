@@ -18,11 +18,6 @@ _ITEM_MASK = (1 << _ITEM_BITS) - 1
 _kept: dict[torch.device, tuple[Tensor, Tensor]] = {}
 
 
-def device() -> torch.device | None:
-    """The accelerator of this process; None where there is none."""
-    return torch.device("cuda") if torch.cuda.is_available() else None
-
-
 @torch.no_grad()
 def top_on(
     where: torch.device, x_BD: Tensor, y_ID: Tensor, bias_I: Tensor, more: Callable | None, less: Callable | None, most: int, block: int

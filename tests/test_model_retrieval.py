@@ -34,7 +34,7 @@ def test_the_top_of_the_catalogue_is_that_of_brute_force(
     monkeypatch: pytest.MonkeyPatch, where: torch.device | None, seed: int, block: int, most: int
 ) -> None:
     """Small whole numbers, so that many scores are equal and none is rounded. The accelerator's way is tried on the processor."""
-    monkeypatch.setattr(retrieval, "device", lambda: where)
+    monkeypatch.setattr(retrieval, "accelerator", lambda: where)
     rng = np.random.default_rng(seed)
     users, items, width = 4, int(rng.integers(1, 60)), 2
     x, y = (rng.integers(-2, 3, (n, width)).astype(np.float32) for n in (users, items))
