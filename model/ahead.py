@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import TypeVar
 
 _Made = TypeVar("_Made")
 _AHEAD = 2
 
 
-def ahead(source: Iterator[_Made], most: int = _AHEAD) -> Iterator[_Made]:
-    """The same, up to ``most`` made before they are asked for. An error of the source is raised where it would have been met."""
+def ahead(source: Iterator[_Made], most: int = _AHEAD) -> Generator[_Made, None, None]:
+    """The same, up to ``most`` made before they are asked for. An error of the source is raised where it would have been met.
+
+    Close it when it is not read to its end: this waits for the thread.
+    """
     made: queue.Queue[tuple[bool, object]] = queue.Queue(most)
     given_up = threading.Event()
 
@@ -34,7 +37,8 @@ def ahead(source: Iterator[_Made], most: int = _AHEAD) -> Iterator[_Made]:
         except BaseException as error:
             put((False, error))
 
-    threading.Thread(target=work, name="batches", daemon=True).start()
+    maker = threading.Thread(target=work, name="batches", daemon=True)
+    maker.start()
     try:
         while True:
             more, what = made.get()
@@ -45,3 +49,4 @@ def ahead(source: Iterator[_Made], most: int = _AHEAD) -> Iterator[_Made]:
             yield what  # type: ignore[misc]
     finally:
         given_up.set()
+        maker.join()  # one that still pins memory when Python ends takes the process down

@@ -99,15 +99,14 @@ class Moment:
         """What people like the user chose lately, best first, for each half-life; -1 where nobody is like the user."""
         x = torch.from_numpy(taste)
         lists = [
-            top_by_length(x, torch.from_numpy(sums), falling, barred, settings.slate.audience)
-            for sums, falling in zip(self.audience.sums, self._falling, strict=True)
+            top_by_length(x, sums, falling, barred, settings.slate.audience) for sums, falling in self._falling
         ]
         return np.concatenate(lists, axis=1)
 
     @functools.cached_property
-    def _falling(self) -> list[Falling]:
-        """The audiences of each half-life by length."""
-        return [Falling.of(sums, self.state.available) for sums in self.audience.sums]
+    def _falling(self) -> list[tuple[Tensor, Falling]]:
+        """The audiences of each half-life, and their order by length."""
+        return [(torch.from_numpy(sums), Falling.of(sums, self.state.available)) for sums in self.audience.sums]
 
     def ranker_inputs(self, users: UserBatch, item_bn: np.ndarray, signals: np.ndarray, x: Tensor) -> dict:
         """Arguments of ``Ranker.forward`` for slates ``item_bn`` of these users."""

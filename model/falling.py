@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from model.device import accelerator
 from model.keys import NOTHING, best, bound, by_row, items, keys, scores
 from model.pairs import Pairs
-from model.retrieval import by_block
+from model.retrieval import by_block, top_of_catalogue
 
 _BLOCK = 1_024
 _ROUNDING = 1 + 1e-5
@@ -48,6 +49,8 @@ def top_by_length(x_BD: Tensor, y_ID: Tensor, falling: Falling, barred: Pairs | 
     found = np.full((len(x_BD), most), NOTHING)
     if not most:
         return items(found)
+    if accelerator() is not None:
+        return _of_all(x_BD, y_ID, falling, barred, most)
     less = by_block(_moved(barred, falling), len(falling.order), block)
     live = np.flatnonzero(x_BD.any(dim=1).numpy())
     for start in range(0, len(falling.order), block):
@@ -70,6 +73,17 @@ def top_by_length(x_BD: Tensor, y_ID: Tensor, falling: Falling, barred: Pairs | 
         new = by_row(row, keys(score[row, place], item[place]), len(live))
         found[live] = best(np.concatenate([found[live], new], axis=1), most)
     return items(found)
+
+
+def _of_all(x_BD: Tensor, y_ID: Tensor, falling: Falling, barred: Pairs | None, most: int) -> np.ndarray:
+    """The same where products are cheap: passing over the short ones would take longer than they do."""
+    bias = torch.full((len(y_ID),), -torch.inf)
+    bias[torch.from_numpy(falling.order)] = 0.0
+    out = np.full((len(x_BD), most), -1)
+    some = x_BD.any(dim=1).numpy()
+    found = top_of_catalogue(x_BD, y_ID, bias, None, barred, most)
+    out[some, : found.shape[1]] = found[some]
+    return out
 
 
 def _moved(barred: Pairs | None, falling: Falling) -> Pairs | None:

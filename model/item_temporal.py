@@ -113,7 +113,7 @@ class _Series(nn.Module):
             x = torch.cat([token[lively, None], series[lively]], dim=1)
             for layer in self.layers:
                 x = layer(x, first_only=layer is self.layers[-1])
-            read[lively] = x[:, 0]
+            read[lively] = x[:, 0].to(read.dtype)  # in mixed precision they differ
         return self.out(read)
 
 

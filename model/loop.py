@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import resource
 import time
-from collections.abc import Callable, Iterator, Mapping, Sized
+from collections.abc import Callable, Generator, Iterator, Mapping, Sized
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,6 +54,10 @@ class Place:
         return seeded(*self.of_step, self.shard, *more)
 
 
+_Step = tuple[int, list[tuple[Place, Any]]]
+"""The number of a step and its batches."""
+
+
 @dataclass(frozen=True)
 class Task:
     """What a phase learns. ``steps``: epoch -> steps of {shard: rows}; ``prepare`` makes a batch of rows without the network,
@@ -86,8 +91,9 @@ class Loop:
         progress.enter(task.phase)
         while len(progress.losses) < epochs and not (progress.losses and self.budget.stopped):
             began, waited, before = time.perf_counter(), self.waited, progress.examples.get(task.network, 0)
-            for step, batches in self._batches(task, len(progress.losses)):
-                self._step(task, optimizers, step, batches)
+            with closing(self._batches(task, len(progress.losses))) as steps:
+                for step, batches in steps:
+                    self._step(task, optimizers, step, batches)
             progress.end_epoch()
             seconds = time.perf_counter() - began
             self.seconds += seconds
@@ -99,24 +105,25 @@ class Loop:
             self.budget.spent()
         return progress.leave()
 
-    def _batches(self, task: Task, epoch: int) -> Iterator[tuple[int, list[tuple[Place, Any]]]]:
+    def _batches(self, task: Task, epoch: int) -> Generator[_Step, None, None]:
         """The steps that are still to do, with their batches; on CUDA made by a thread while the step before is computed."""
         first, seed = self.progress.step, self.training.seed
 
-        def made() -> Iterator[tuple[int, list[tuple[Place, Any]]]]:
+        def made() -> Generator[_Step, None, None]:
             for step, shards in enumerate(task.steps(epoch)):
                 if step >= first:
                     places = {shard: Place(seed, task.phase, epoch, step, shard) for shard in shards}
                     yield step, [(places[s], task.prepare(rows, places[s])) for s, rows in shards.items() if len(rows)]
 
         source = ahead(map(pinned, made())) if self.world.cuda else made()
-        while True:
-            asked = time.perf_counter()
-            found = next(source, None)
-            self.waited += time.perf_counter() - asked
-            if found is None:
-                return
-            yield found
+        with closing(source):
+            while True:
+                asked = time.perf_counter()
+                found = next(source, None)
+                self.waited += time.perf_counter() - asked
+                if found is None:
+                    return
+                yield found
 
     def _step(self, task: Task, optimizers: Optimizers, step: int, batches: list[tuple[Place, Any]]) -> None:
         total, count = 0.0, 0.0

@@ -68,7 +68,9 @@ class Scorer:
         self.folder = Path(prepared_dir)
         self.device = accelerator()
         if self.device is not None:
-            torch.backends.cudnn.allow_tf32 = False  # a GPU's lists are a processor's, but for the order of additions
+            # A GPU's lists are a processor's, but for the order of additions.
+            torch.set_float32_matmul_precision("highest")
+            torch.backends.cudnn.allow_tf32 = False
         self.prepared = open_prepared(self.folder, self.device)
         self.category = self.prepared.moment.catalogue.facet_code[:, 0]
         self.pinned = self.prepared.moment.shared.get(PINNED, np.zeros(0, np.int64))

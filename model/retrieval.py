@@ -19,11 +19,13 @@ from model.retrieval_device import top_on
 
 _BLOCK = 8_192
 """Items a block: scores of 256 users then fit into a processor's cache of 8 MiB."""
+_BLOCK_THERE = 131_072
+"""Where an accelerator has memory for more, which saves starting its kernels again and again."""
 
 
 @torch.no_grad()
 def top_of_catalogue(
-    x_BD: Tensor, y_ID: Tensor, bias_I: Tensor, extra: Pairs | None, barred: Pairs | None, most: int, block: int = _BLOCK
+    x_BD: Tensor, y_ID: Tensor, bias_I: Tensor, extra: Pairs | None, barred: Pairs | None, most: int, block: int | None = None
 ) -> np.ndarray:
     """Exact top ``most`` of x·y + bias (+ extra of a pair) over all items, ties by item; (B, most), -1 where nothing is left.
 
@@ -32,11 +34,13 @@ def top_of_catalogue(
     """
     rows, catalogue = len(x_BD), len(y_ID)
     most = min(most, catalogue)
+    where = accelerator()
+    block = block or (_BLOCK if where is None else _BLOCK_THERE)
     found = np.full((rows, most), NOTHING)
     if not most or not rows:
         return np.zeros((rows, most), np.int64)
     more, less = (by_block(pairs, catalogue, block) for pairs in (extra, barred))
-    if (where := accelerator()) is not None:
+    if where is not None:
         return top_on(where, x_BD, y_ID, bias_I, more, less, most, block)
     buffer = torch.empty(rows * min(block, catalogue))
     beats = np.empty(rows * min(block, catalogue), bool)

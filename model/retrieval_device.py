@@ -15,7 +15,9 @@ from model.keys import NOTHING
 
 _ITEM_BITS = 32
 _ITEM_MASK = (1 << _ITEM_BITS) - 1
-_kept: dict[torch.device, tuple[Tensor, Tensor]] = {}
+_kept: dict[tuple[torch.device, int], tuple[Tensor, Tensor]] = {}
+_MOST_KEPT = 4
+"""The catalogue's vectors and three audiences."""
 
 
 @torch.no_grad()
@@ -46,6 +48,9 @@ def _keys(score: Tensor, start: int) -> Tensor:
 
 def _there(where: torch.device, y_ID: Tensor) -> Tensor:
     """The same vectors on the device; the last ones brought over are kept."""
-    if where not in _kept or _kept[where][0] is not y_ID:
-        _kept[where] = (y_ID, y_ID.to(where))
-    return _kept[where][1]
+    key = where, id(y_ID)
+    if key not in _kept:
+        while len(_kept) >= _MOST_KEPT:
+            del _kept[next(iter(_kept))]
+        _kept[key] = (y_ID, y_ID.to(where))
+    return _kept[key][1]

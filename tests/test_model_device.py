@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -143,6 +144,26 @@ def test_a_row_without_a_target_does_not_weigh() -> None:
     loss, n = multi_positive_softmax(score, target)
     some, m = multi_positive_softmax(score[[0, 2]], target[[0, 2]])
     assert (n, m) == (2, 2) and torch.equal(loss, some)
+
+
+class AsOnCuda(World):
+    """Computes here, but in the precision and by the threads of a GPU."""
+
+    cuda = True
+
+
+def test_what_a_gpu_is_given_trains_here_too(asked: TrainSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    """bf16 in the matrix products, batches made ahead, fused steps: all but the device, so that no GPU is needed to find what fails."""
+    monkeypatch.setattr("model.loop.pinned", lambda batch: batch)
+    monkeypatch.setattr("model.loop._used", lambda device: {})
+    precision = torch.get_float32_matmul_precision()
+    try:
+        plain, like = (train.train(asked, world, tell=False) for world in (World(0, 1), AsOnCuda(0, 1)))
+    finally:
+        torch.set_float32_matmul_precision(precision)
+    one, two = (np.array(t.history["encoder"]["positions"] + t.history["ranker"]["loss"]) for t in (plain, like))
+    assert 0 < np.abs(one - two).max() < 0.1
+    assert not any(t.name == "batches" for t in threading.enumerate())
 
 
 @needs_gpu

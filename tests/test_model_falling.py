@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import HealthCheck, given
 from hypothesis import settings as limits
 from hypothesis import strategies as st
 
-from model import falling
+from model import falling, retrieval
 from model.falling import Falling, top_by_length
 from model.keys import keys
 from model.pairs import Pairs
@@ -24,10 +24,13 @@ def brute(x: np.ndarray, y: np.ndarray, able: np.ndarray, barred: Pairs, most: i
     return np.pad(found, ((0, 0), (0, max(most - found.shape[1], 0))), constant_values=-1).tolist()
 
 
-@limits(max_examples=200, deadline=None)
-@given(st.integers(0, 10_000), st.integers(1, 30), st.integers(0, 20))
-def test_the_top_is_that_of_brute_force(seed: int, block: int, most: int) -> None:
-    """Directions along an axis and whole lengths: many scores are equal, none is rounded, many are zero."""
+@pytest.mark.parametrize("where", [None, torch.device("cpu")])
+@limits(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 10_000), block=st.integers(1, 30), most=st.integers(0, 20))
+def test_the_top_is_that_of_brute_force(monkeypatch: pytest.MonkeyPatch, where: torch.device | None, seed: int, block: int, most: int) -> None:
+    """Directions along an axis and whole lengths: many scores are equal, none is rounded, many are zero. The accelerator's way, too."""
+    monkeypatch.setattr(falling, "accelerator", lambda: where)
+    monkeypatch.setattr(retrieval, "accelerator", lambda: where)
     rng = np.random.default_rng(seed)
     users, items = 5, int(rng.integers(1, 60))
     x = np.eye(3, dtype=np.float32)[rng.integers(0, 3, users)] * rng.choice([-1, 0, 1], (users, 1)).astype(np.float32)
