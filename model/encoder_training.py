@@ -126,13 +126,13 @@ class EncoderTrainer:
         positive_at, negative_at = at[: len(batch.item)], at[len(batch.item) :]
         user = on(device, batch.user)
         repeats = Pairs.gather(users.repeats.user, users.repeats.item, np.arange(len(users.repeats.item)), items)
-        term = torch.cat([encoder.repeat(users.repeats), torch.zeros(1, device=device)])
+        term = encoder.repeat(users.repeats)
         positive = (x[user] * y[positive_at]).sum(dim=1) + popular[positive_at]
-        positive = positive + term[on(device, self._term_row(repeats, batch.user, batch.item))]
+        positive = _with_term(positive, term, self._term_row(repeats, batch.user, batch.item))
         every = np.broadcast_to(negative, (len(users), len(negative)))
         against = x @ y[negative_at].T + popular[negative_at]
         where, found = repeats.find(every)
-        against = against + term[on(device, np.where(found, repeats.values[where] if len(term) > 1 else 0, -1))]
+        against = _with_term(against, term, np.where(found, repeats.values[where] if len(term) else 0, -1))
         _, hit = Pairs.gather(batch.user, batch.item, np.zeros((len(batch.user), 1)), items).find(every)
         loss, _ = sampled_softmax(
             positive, against[user], on(device, batch.log_q), on(device, hit)[user], on(device, batch.weight).float()
@@ -140,13 +140,21 @@ class EncoderTrainer:
         return loss
 
     @staticmethod
-    def _term_row(repeats: Pairs, user: np.ndarray, item: np.ndarray) -> torch.Tensor:
-        """Row of each pair among the user's repeats; -1 (a zero) where it is not one."""
+    def _term_row(repeats: Pairs, user: np.ndarray, item: np.ndarray) -> np.ndarray:
+        """Row of each pair among the user's repeats; -1 where it is not one."""
         keys = user.astype(np.int64) * repeats.items + item
         if not len(repeats.keys):
-            return torch.full((len(keys),), -1)
+            return np.full(len(keys), -1)
         at = np.minimum(np.searchsorted(repeats.keys, keys), len(repeats.keys) - 1)
-        return torch.from_numpy(np.where(repeats.keys[at] == keys, repeats.values[at], -1))
+        return np.where(repeats.keys[at] == keys, repeats.values[at], -1)
+
+
+def _with_term(score: torch.Tensor, term: torch.Tensor, row: np.ndarray) -> torch.Tensor:
+    """Scores plus the repeat term of ``row`` where there is one. Nothing is added to the others: most are, and the gradients
+    of one zero for all of them would be summed up one by one on a GPU."""
+    place = np.flatnonzero(row >= 0)
+    own = term[on(score.device, row.ravel()[place])].to(score.dtype)
+    return score.flatten().index_add(0, on(score.device, place), own).view_as(score)
 
 
 def _proposal(state: ItemState) -> tuple[np.ndarray, torch.Tensor]:

@@ -114,6 +114,7 @@ def train(spec: TrainSpec, world: World, tell: bool = True) -> Trained:
     torch.set_deterministic_debug_mode("default" if world.cuda else "error")
     if world.cuda:
         torch.set_float32_matmul_precision("high")
+        torch.backends.cuda.enable_cudnn_sdp(False)  # plans anew for each shape, 40 ms; here each step has its own
     torch.manual_seed(settings.training.seed)
     budget = Budget(settings.training.max_seconds, world)
     clock = _Clock(world, budget, tell)
