@@ -4,7 +4,7 @@
 
 The shop is that of feature_costs.py and its tables are made where they are not there yet; the weights of the model are drawn, not
 learned, for what scoring costs does not depend on them. Night and hour are processes of their own with two cores; seconds are those
-of the job, without the start of Spark.
+of the job, without the start of Spark. Then three hours in one session, as jobs/hours.py runs them, of which the last is told.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ sys.path[:0] = [str(TESTS / "benchmarks"), str(TESTS), str(TESTS.parent)]
 
 import feature_costs as costs  # noqa: E402
 import scoring_world as world  # noqa: E402
-from measured import measure, tell  # noqa: E402
+from measured import Measured, measure, tell  # noqa: E402
 
 from features.windows import to_micros  # noqa: E402
 
-HOURS = {"nightly": 0, "hourly": 1}
+HOURS = {"nightly": ["0"], "hourly": ["1"]}
+STAYS = ["1", "2", "3"]
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
@@ -38,7 +39,7 @@ def model(folder: Path) -> None:
     from model.data import dataset
     from model.spec import TRAIN_TABLES, TableRef, TrainSpec
 
-    chosen, night = costs.settings(folder), to_micros(costs.moment(HOURS["nightly"]))
+    chosen, night = costs.settings(folder), to_micros(costs.moment(0))
     refs = {name: TableRef(path=f"{chosen.warehouse}/{name}") for name in TRAIN_TABLES}
     items = dataset(refs["items"]).to_table()
     spec = TrainSpec(
@@ -51,8 +52,8 @@ def model(folder: Path) -> None:
 
 
 @app.command(hidden=True)
-def batch(folder: Path, mode: str) -> None:
-    """The job: lists for everyone, or for those who acted."""
+def batch(folder: Path, mode: str, hours: list[int]) -> None:
+    """The job: lists for everyone, or for those who acted, each so many hours after the night, in one session; told is the last."""
     from features.contracts import RUNS
     from jobs.cli import Context
     from jobs.score import score
@@ -60,12 +61,23 @@ def batch(folder: Path, mode: str) -> None:
 
     spark, chosen = costs.session(), costs.settings(folder)
     warehouse = Warehouse(spark, chosen)
-    tick = time.monotonic()
-    score(Context(spark, chosen, warehouse, costs.moment(HOURS[mode]), mode, False))
-    seconds = time.monotonic() - tick
+    for number in hours:
+        tick = time.monotonic()
+        score(Context(spark, chosen, warehouse, costs.moment(number), mode, False))
+        seconds = time.monotonic() - tick
+        print(f"{mode} {number}: {seconds:.1f} s", flush=True)
     newest = warehouse.read(RUNS).where("job = 'score'").orderBy("started_ts", ascending=False).first()
     tell(**{mode: seconds}, lists=newest["counts"]["lists"])
     spark.stop()
+
+
+def one(folder: Path, mode: str, hours: list[str], events: int) -> Measured:
+    """Measured and printed."""
+    found = measure(__file__, "batch", folder, mode, *hours)
+    lists, seconds = found.work["lists"], found.work[mode]
+    told = f"{lists:9,.0f} lists {seconds:7.1f} s  {lists / seconds:7,.0f} a second  CPU {found.cpu_s:6.0f} s  peak {found.peak_gib:5.2f} GiB"
+    print(f"{events:,} events, {mode:8s} {' '.join(hours):5s} {told}", flush=True)
+    return found
 
 
 @app.command()
@@ -74,17 +86,14 @@ def compare(events: costs.Events = costs.TWO_MILLION, scratch: costs.Scratch = c
     for n in events:
         folder = costs.made(scratch, n)
         if not (folder / "bundle").exists():
-            for mode, hours in HOURS.items():
-                measure(costs.__file__, "chain", folder, mode, str(hours))
+            for mode, hours in {**HOURS, "hourly": STAYS}.items():
+                measure(costs.__file__, "chain", folder, mode, *hours)
             measure(__file__, "model", folder)
-        found = {mode: measure(__file__, "batch", folder, mode) for mode in HOURS}
-        for mode, one in found.items():
-            lists, seconds = one.work["lists"], one.work[mode]
-            told = f"{lists:9,.0f} lists {seconds:7.1f} s  {lists / seconds:7,.0f} a second  CPU {one.cpu_s:6.0f} s  peak {one.peak_gib:5.2f} GiB"
-            print(f"{n:,} events, {mode:8s} {told}", flush=True)
-        night, hour = found.values()
-        share = hour.work["lists"] / night.work["lists"]
-        print(f"hour / night = {hour.work['hourly'] / night.work['nightly']:.3f} of the time for {share:.3f} of the lists")
+        found = {mode: one(folder, mode, hours, n) for mode, hours in HOURS.items()}
+        night, hour = (measured.work for measured in found.values())
+        print(f"hour / night = {hour['hourly'] / night['nightly']:.3f} of the time for {hour['lists'] / night['lists']:.3f} of the lists", flush=True)
+        stays = one(folder, "hourly", STAYS, n).work
+        print(f"third hour of a session / night = {stays['hourly'] / night['nightly']:.3f} of the time for {stays['lists'] / night['lists']:.3f} of the lists")
 
 
 if __name__ == "__main__":
