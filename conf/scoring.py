@@ -26,7 +26,7 @@ class Scoring(Node):
     explore_places: Count = Field(
         0,
         description="so many places at the end of a list are drawn, for each user once and for all, from the candidates that would stand "
-        "there and as many after them as a list is long: more of the catalogue is shown, and clicks tell about it",
+        "there and three lists' length of those after them: more of the catalogue is shown, and clicks tell about it",
     )
     max_unserved: Share = Field(0.01, description="a batch that leaves more than this share of its users without a list is refused")
     max_shrink: Share = Field(0.5, description="a nightly batch with lists for this share fewer users than are shown one is refused")

@@ -40,6 +40,8 @@ _SPARE = 20
 """The newcomers' ranking is this many times longer than a list where rules may take items out."""
 _RANKED = 64
 """Users a time in the ranker: what it keeps of them stays in a processor's cache."""
+_EXPLORED = 4
+"""Places are drawn from so many times a list's length: twice as many cost as much NDCG and cover less (model/LOG.md)."""
 _POINTS = 10_000
 """Scores are rounded to one over this before they are ordered: below, they differ by the order of additions only."""
 _PLACE_BITS = 16
@@ -96,7 +98,7 @@ class Scorer:
         item = made.slates.item
         points = self._points(users, made)
         order = rules.pinned_first(_best_places(points, item), item, self.pinned, p.pin_places)
-        order = rules.first(order, item, p.top_k * (2 if p.explore_places else 1), self.category, p.category_cap)
+        order = rules.first(order, item, p.top_k * (_EXPLORED if p.explore_places else 1), self.category, p.category_cap)
         if p.explore_places:
             order = rules.explored(order, self._draw(users, item), p.top_k, p.explore_places)
         item, points = rules.taken(item, order, -1), rules.taken(points, order, 0)

@@ -162,7 +162,7 @@ def test_the_last_places_are_drawn_from_what_would_follow_too_and_always_alike(r
         return predict.Scorer(predict.prepare(made.output, told, tmp_path / f"{most}-{places}"))
 
     exploring = scorer(6, 2)
-    lists, long = exploring.score(rows).to_pandas(), scorer(12, 0).score(rows).to_pandas()
+    lists, long = exploring.score(rows).to_pandas(), scorer(24, 0).score(rows).to_pandas()
     whole = {user: one.item_id.tolist() for user, one in long.groupby("user_id")}
     drawn = []
     for user, one in lists.groupby("user_id"):
@@ -170,7 +170,7 @@ def test_the_last_places_are_drawn_from_what_would_follow_too_and_always_alike(r
         assert place[:4] == [0, 1, 2, 3] and place == sorted(set(place)) and len(place) == 6
         assert one.score.is_monotonic_decreasing
         drawn += place[4:]
-    assert set(drawn) == set(range(4, 12)), "each that would follow has its turn with somebody"
+    assert set(drawn) <= set(range(4, 24)) and len(set(drawn)) > 15, "those that would follow have their turn with somebody"
     pd.testing.assert_frame_equal(lists[lists.user_id == lists.user_id[0]], exploring.score(rows.slice(0, 1)).to_pandas())
 
 
