@@ -62,15 +62,13 @@ def losses(bundle: Path) -> np.ndarray:
 @pytest.mark.parametrize("sparse_rows", [1_000_000, 1])
 def test_two_processes_take_the_same_steps_as_one(tmp_path: Path, sparse_rows: int) -> None:
     made = world(tmp_path, training={"anchors": 2, "batch_users": 16, "negatives": 32, "epochs": 1, "threads": 1, "sparse_rows": sparse_rows})
-    results = []
-    for processes in (1, 2):
-        write_spec(made.model_copy(update={"output": str(tmp_path / f"bundle{processes}")}), tmp_path / "spec.json")
-        subprocess.run(
-            [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes),
-             "-m", "model.train", "--spec", str(tmp_path / "spec.json")],
-            check=True, capture_output=True, timeout=240, cwd=Path(__file__).parents[1],
-        )  # fmt: skip
-        results.append(load_file(tmp_path / f"bundle{processes}" / checkpoint.WEIGHTS))
+    specs = {processes: str(tmp_path / f"spec{processes}.json") for processes in (1, 2)}
+    for processes, path in specs.items():
+        write_spec(made.model_copy(update={"output": str(tmp_path / f"bundle{processes}")}), path)
+    train.main(["--spec", specs[1]])
+    two_processes = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    subprocess.run([*two_processes, "-m", "model.train", "--spec", specs[2]], check=True, capture_output=True, timeout=240, cwd=Path(__file__).parents[1])
+    results = [load_file(tmp_path / f"bundle{processes}" / checkpoint.WEIGHTS) for processes in specs]
     one, two = (losses(tmp_path / f"bundle{processes}") for processes in (1, 2))
     if sparse_rows == 1:
         # Sums of a table's rows end in other last bits. Weights to which the encoder's loss is blind (what is added to all items alike)

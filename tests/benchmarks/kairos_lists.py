@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import yaml
-from protocol import Choice, Lists, Log, MissingError, Recommender, Split, shared
+from protocol import Choice, Lists, Log, MissingError, Recommender, Split, load, shared
 from results import KAIROS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -80,6 +80,12 @@ def _settings(log: Log, folder: Path, name: str = "settings", **training: Any) -
             "events": {"path": str(root / "events.parquet"), "columns": columns},
             "items": {"path": str(root / "items.parquet"), "columns": {"item_id": "item_id", **CATALOGUES[log.data]}},
         }
+    elif log.data == "ml_100k":  # no catalogue: ids and times alone
+        folder.mkdir(parents=True, exist_ok=True)
+        events = load(log.data)
+        events.assign(event_time=events["event_time"].dt.tz_localize("UTC")).to_parquet(folder / "events.parquet")
+        columns = {"user_id": "user_id", "item_id": "item_id", "event_ts": "event_time"}
+        tree["source"] = {"events": {"path": str(folder / "events.parquet"), "columns": columns}}
     else:
         raise MissingError(f"{log.name}: tests/benchmarks/kairos_lists.py does not say where its columns are")
     folder.mkdir(parents=True, exist_ok=True)
@@ -89,7 +95,7 @@ def _settings(log: Log, folder: Path, name: str = "settings", **training: Any) -
 
 
 def _choices(log: Log) -> list[Choice]:
-    return [{}] if log.name != "ml_100k" else []
+    return [{}]
 
 
 RECOMMENDERS = [
