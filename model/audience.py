@@ -18,7 +18,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 from scipy.sparse import csr_matrix
-from sklearn.utils.extmath import randomized_svd
 
 from conf import columns as c
 from model.data import dataset, index_of, micros, moment
@@ -55,6 +54,9 @@ class Audience:
 
 def item_basis(seen: Events, items: int, seed: int) -> np.ndarray:
     """The basis of tastes from what a moment has seen, (items, WIDTH) float32; zeros where little is known."""
+    # A second of imports, which whoever only scores does not need.
+    from sklearn.utils.extmath import randomized_svd
+
     known = seen.item >= 0
     pairs = np.unique(seen.user[known].astype(np.int64) * items + seen.item[known])
     user, item = pairs // items, pairs % items
