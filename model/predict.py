@@ -41,7 +41,7 @@ _SPARE = 20
 _RANKED = 64
 """Users a time in the ranker: what it keeps of them stays in a processor's cache."""
 _EXPLORED = 4
-"""Places are drawn from so many times a list's length: twice as many cost as much NDCG and cover less (model/LOG.md)."""
+"""Places are drawn from so many times a list's length; from twice its length it costs as much NDCG and covers less (model/LOG.md)."""
 _POINTS = 10_000
 """Scores are rounded to one over this before they are ordered: below, they differ by the order of additions only."""
 _PLACE_BITS = 16
