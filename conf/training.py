@@ -30,6 +30,7 @@ class Training(Node):
     users_per_anchor: Positive = Field(20_000, description="labelled users an anchor, chosen by hash")
     retrieval_epochs: Positive = 2
     epochs: Positive = 3
+    ranker_steps: Positive = Field(180, description="on a small log the ranker goes on after its epochs, until it has taken so many steps")
     batch_users: Positive = 128
     negatives: Positive = 512
     augment: Augment = Augment()  # type: ignore[call-arg]

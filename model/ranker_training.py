@@ -33,8 +33,6 @@ _BLOCK = 256
 _KEPT = 80
 """Candidates of a slate in one training step."""
 _SCALE_USERS = 250
-_LEAST_STEPS = 180
-"""A small log is gone through more often than ``training.epochs``, until this many steps are taken."""
 _DISCOUNT = 1 / np.log2(np.arange(2, 12))
 
 
@@ -123,12 +121,12 @@ class RankerTrainer:
     def fit(self, anchors: list[AnchorSlates], epochs: int, phase: int) -> list[float]:
         """Train on slates with a positive, anchors mixed within an epoch; the mean loss of each epoch.
 
-        At least ``epochs``, and as many as make ``_LEAST_STEPS`` steps.
+        At least ``epochs``, and as many as make ``training.ranker_steps`` steps.
         """
         training, loop = self.settings.training, self.loop
         useful = [np.flatnonzero(a.target.sum(axis=1) > 0) for a in anchors]
         per_epoch = sum(len(list(batches(len(u), World(0, 1, loop.world.all_shards), self._batch, (0,)))) for u in useful)
-        epochs = max(epochs, math.ceil(_LEAST_STEPS / max(per_epoch, 1)))
+        epochs = max(epochs, math.ceil(training.ranker_steps / max(per_epoch, 1)))
         optimizers = Optimizers([Group(list(self.ranker.parameters()), training.learning_rate)], [], training.weight_decay, loop.world.cuda)
         optimizers.one_cycle(training.learning_rate, per_epoch * epochs)
         if loop.checkpoints is not None:

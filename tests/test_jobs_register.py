@@ -13,7 +13,7 @@ from model_world import START, settings, shop, spec, write_tables
 from jobs import train_model
 from jobs.errors import ModelGateError
 from jobs.trainer import training_folder
-from model import champions, ranker_training, registry, train
+from model import champions, registry, train
 from model.item_state import DAY_US
 
 pytestmark = pytest.mark.slow
@@ -26,7 +26,6 @@ DEAD = "http://127.0.0.1:9"
 def trained_here(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The trainer runs in this process, and not twice."""
     torch.set_num_threads(1)
-    monkeypatch.setattr(ranker_training, "_LEAST_STEPS", 10)
     runs: list[Path] = []
 
     def run(spec, training, folder, spark=None) -> None:
@@ -42,7 +41,7 @@ def trained_here(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
 def test_a_model_that_could_not_be_registered_is_registered_later_and_not_trained_again(tmp_path, trained_here, capfd) -> None:
     write_tables(tmp_path, shop(users=24, items=40), MOMENTS, 7 * DAY_US)
-    chosen = settings(warehouse=str(tmp_path / "warehouse"))
+    chosen = settings(warehouse=str(tmp_path / "warehouse"), training={"ranker_steps": 10})
     asked = spec(tmp_path, MOMENTS, chosen, tmp_path / "x")
 
     def command(uri: str | None) -> registry.ModelVersion:

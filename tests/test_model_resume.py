@@ -11,7 +11,7 @@ import pytest
 import torch
 from model_world import START, settings, shop, spec, write_tables
 
-from model import checkpoints, ranker_training, train
+from model import checkpoints, train
 from model.checkpoints import Checkpoints, DamagedCheckpoint
 from model.distributed import World
 from model.item_state import DAY_US
@@ -26,9 +26,8 @@ class Cut(BaseException):
 
 
 @pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+def _quick() -> None:
     torch.set_num_threads(1)
-    monkeypatch.setattr(ranker_training, "_LEAST_STEPS", 10)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +38,7 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def told(tables: Path, kept: Path | None, **training: object) -> TrainSpec:
-    plain = {"anchors": 2, "batch_users": 8, "negatives": 32, "epochs": 2, "threads": 1, "checkpoint_every": "1h", "checkpoint_steps": 1}
+    plain = {"anchors": 2, "batch_users": 8, "negatives": 32, "epochs": 2, "ranker_steps": 10, "threads": 1, "checkpoint_every": "1h", "checkpoint_steps": 1}
     made = settings(model={"width": 16, "dropout": 0.2}, training=plain | training)
     return spec(tables, MOMENTS, made, tables / "bundle").model_copy(update={"checkpoints": None if kept is None else str(kept)})
 
@@ -69,7 +68,6 @@ def whole(tables: Path) -> tuple[train.Trained, int]:
     """The undisturbed training, and its number of steps."""
     with pytest.MonkeyPatch.context() as patch:
         torch.set_num_threads(1)
-        patch.setattr(ranker_training, "_LEAST_STEPS", 10)
         steps: list[int] = []
         cut_at(patch, lambda n: bool(steps.append(n)))
         trained = train.train(told(tables, tables / "whole"), ALONE, tell=False)
