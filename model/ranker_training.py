@@ -121,12 +121,12 @@ class RankerTrainer:
     def fit(self, anchors: list[AnchorSlates], epochs: int, phase: int) -> list[float]:
         """Train on slates with a positive, anchors mixed within an epoch; the mean loss of each epoch.
 
-        At least ``epochs``, and as many as make ``training.ranker_steps`` steps.
+        At least ``epochs``, and more up to ``training.ranker_epochs`` where these are fewer than ``training.ranker_steps`` steps.
         """
         training, loop = self.settings.training, self.loop
         useful = [np.flatnonzero(a.target.sum(axis=1) > 0) for a in anchors]
         per_epoch = sum(len(list(batches(len(u), World(0, 1, loop.world.all_shards), self._batch, (0,)))) for u in useful)
-        epochs = max(epochs, math.ceil(training.ranker_steps / max(per_epoch, 1)))
+        epochs = max(epochs, min(training.ranker_epochs, math.ceil(training.ranker_steps / max(per_epoch, 1))))
         optimizers = Optimizers([Group(list(self.ranker.parameters()), training.learning_rate)], [], training.weight_decay, loop.world.cuda)
         optimizers.one_cycle(training.learning_rate, per_epoch * epochs)
         if loop.checkpoints is not None:

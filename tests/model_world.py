@@ -28,7 +28,7 @@ def settings(**over: object) -> Settings:
         "domain": "world", "source": {"events": events}, "horizon": "7d", "top_k": 5,
         "model": {"width": 16, "dropout": 0.0}, "features": {"sequence_length": 30},
         "slate": {"retrieved": 10, "repeats": 10, "trending": 4, "released": 4, "neighbors": 8},
-        "training": {"anchors": 2, "batch_users": 16, "negatives": 32, "epochs": 3, "threads": 1},
+        "training": {"anchors": 2, "batch_users": 16, "negatives": 32, "epochs": 3, "ranker_epochs": 90, "threads": 1},
     }  # fmt: skip
     for group, values in over.items():
         tree[group] = tree.get(group, {}) | values if isinstance(values, dict) else values

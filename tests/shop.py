@@ -54,7 +54,7 @@ def settings(folder: Path, **changes: object) -> Settings:
         },
         "top_k": 10,
         "model": {"width": 16},
-        "training": {"anchors": 2, "retrieval_epochs": 1, "epochs": 1, "ranker_steps": 30, "negatives": 32, "threads": 1},
+        "training": {"anchors": 2, "retrieval_epochs": 1, "epochs": 1, "ranker_steps": 30, "ranker_epochs": 30, "negatives": 32, "threads": 1},
     }
     return from_tree(tree | changes)
 
