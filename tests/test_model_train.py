@@ -59,6 +59,14 @@ def losses(bundle: Path) -> np.ndarray:
     return np.array([*told["encoder"]["positions"], *told["encoder"]["anchors"], *ranker_losses(bundle)])
 
 
+@pytest.mark.parametrize(("training", "passes"), [
+    ({"epochs": 2, "ranker_epochs": 4}, 4), ({"epochs": 5, "ranker_epochs": 4}, 5), ({"epochs": 2, "ranker_steps": 1}, 2),
+])  # fmt: skip
+def test_a_small_log_is_gone_through_more_often_but_not_for_ever(tmp_path: Path, training: dict[str, int], passes: int) -> None:
+    trained = train.train(world(tmp_path, training={"retrieval_epochs": 1} | training), World(0, 1), tell=False)
+    assert len(trained.history["ranker"]["loss"]) == passes
+
+
 @pytest.mark.parametrize("sparse_rows", [1_000_000, 1])
 def test_two_processes_take_the_same_steps_as_one(tmp_path: Path, sparse_rows: int) -> None:
     made = world(tmp_path, training={"anchors": 2, "batch_users": 16, "negatives": 32, "epochs": 1, "threads": 1, "sparse_rows": sparse_rows})
