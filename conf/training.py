@@ -31,7 +31,7 @@ class Training(Node):
     retrieval_epochs: Positive = 2
     epochs: Positive = 3
     ranker_steps: Positive = Field(180, description="on a small log the ranker goes on after its epochs, until it has taken so many steps")
-    ranker_epochs: Positive = Field(9, description="… or has seen everyone so often: of a few dozen users it would learn each by heart")
+    ranker_epochs: Positive = Field(9, description="but sees everyone no more often than this, or its epochs if they are more: of a few dozen users it would learn each by heart")
     batch_users: Positive = 128
     negatives: Positive = 512
     augment: Augment = Augment()  # type: ignore[call-arg]

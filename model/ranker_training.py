@@ -121,7 +121,7 @@ class RankerTrainer:
     def fit(self, anchors: list[AnchorSlates], epochs: int, phase: int) -> list[float]:
         """Train on slates with a positive, anchors mixed within an epoch; the mean loss of each epoch.
 
-        At least ``epochs``, and more up to ``training.ranker_epochs`` where these are fewer than ``training.ranker_steps`` steps.
+        At least ``epochs``; where these are fewer than ``training.ranker_steps`` steps, more of them, up to ``training.ranker_epochs``.
         """
         training, loop = self.settings.training, self.loop
         useful = [np.flatnonzero(a.target.sum(axis=1) > 0) for a in anchors]

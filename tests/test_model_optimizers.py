@@ -101,7 +101,7 @@ def one_of_two(rank: int, folder: str) -> None:
     from safetensors.torch import save_file
 
     save_file({"table": table.weight.detach(), "linear": linear.weight.detach()}, Path(folder, f"{rank}.safetensors"))
-    world.add(0.0)  # they part together: one that is left alone while it writes may abort
+    world.add(0.0)  # they part together: seen once, one that went first was aborted (SIGABRT)
     leave_world(world)
 
 

@@ -12,7 +12,7 @@ import torch
 from model_world import START, settings, shop, spec, write_tables
 
 from conf import columns as c
-from model import checkpoint, data, predict, retrieval, train
+from model import checkpoint, data, falling, predict, retrieval, train
 from model.distributed import World
 from model.item_state import DAY_US
 from model.slate import seen_pairs
@@ -91,9 +91,10 @@ def test_lists_do_not_depend_on_how_users_are_batched(repeating: tuple) -> None:
 def test_a_gpu_makes_the_lists_of_a_processor(repeating: tuple, monkeypatch: pytest.MonkeyPatch) -> None:
     """But for the order of additions: scores agree to a hundredth, and next to all places."""
     scoring, _, rows = repeating
-    monkeypatch.setattr(predict, "accelerator", lambda: None)
-    monkeypatch.setattr(retrieval, "accelerator", lambda: None)
+    for module in (predict, retrieval, falling):
+        monkeypatch.setattr(module, "accelerator", lambda: None)
     plain = predict.Scorer(scoring.folder).score(rows).to_pandas()
+    monkeypatch.undo()
     there = scoring.score(rows).to_pandas()
     assert next(scoring.prepared.bundle.ranker.parameters()).device.type == "cuda"
     assert (plain.item_id == there.item_id).mean() > 0.98

@@ -1,10 +1,10 @@
 """What a GPU gives: a whole training, retrieval, and lists with re-rank and reasons, beside the processors of the same machine.
 
-    python tests/benchmarks/on_gpu.py train SPEC         # model.train by a specification (jobs/train_model.py writes them)
+    python tests/benchmarks/on_gpu.py train SPEC         # model.train by a specification
     python tests/benchmarks/on_gpu.py retrieve           # 50,000 users x 20,000 items, 64 wide, top 100, beside torch alone
     python tests/benchmarks/on_gpu.py lists              # one scorer process, as Spark runs one per core (scoring.py's shop)
 
-Needs no Spark. Each kind of training, and each scorer, is a process of its own; retrieval is warm and the best of three.
+Needs no Spark. A specification is the spec.json that jobs/train_model.py keeps in training.checkpoints while it trains. Each kind of training, and each scorer, is a process of its own; retrieval is warm and the best of three.
 """
 
 from __future__ import annotations
