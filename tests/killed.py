@@ -39,8 +39,8 @@ def files(folder: Path) -> None:
         rows.to_csv(folder / name, index=False)
 
 
-def chain(spark: SparkSession, folder: Path, committed: Callable[[int], None]) -> Context:
-    """Run it; ``committed`` is called with the number of each commit after it was made."""
+def chain(spark: SparkSession, folder: Path, committed: Callable[[int], None], features: bool = True) -> Context:
+    """Run it; ``committed`` is called with the number of each commit after it was made. Not ``features``: ingest alone."""
     tree = shop.settings(folder).resolved()
     tree["source"]["events"]["path"] = str(folder / "log")
     context = shop.context(spark, from_tree(tree))
@@ -55,21 +55,23 @@ def chain(spark: SparkSession, folder: Path, committed: Callable[[int], None]) -
     Warehouse._committed = counted
     try:
         ingest(context)
-        build(context, backfill=False)
+        if features:
+            build(context, backfill=False)
         for late in sorted((folder / "later").glob("*.csv")):
             shutil.copy2(late, folder / "log" / late.name)
         hour = replace(context, as_of=shop.HOUR, mode="hourly")
         ingest(hour)
-        build(hour, backfill=False)
+        if features:
+            build(hour, backfill=False)
     finally:
         Warehouse._committed = made
     return context
 
 
 def state(context: Context) -> dict[str, list[str]]:
-    """All rows of all tables, without the ids of runs and the numbers of versions."""
+    """All rows of all tables that are there, without the ids of runs and the numbers of versions."""
     out = {}
-    for table in TABLES:
+    for table in filter(context.warehouse.exists, TABLES):
         names = [name for name in table.column_names if name not in ("run_id", "events_version")]
         out[table.name] = sorted(map(str, context.warehouse.read(table).select(*names).collect()))
     return out

@@ -168,7 +168,7 @@ def test_time_spent_is_what_the_events_say_where_their_values_are_seconds(spark,
             same(found[to_micros(moment), user], row["user_dwell_seconds_28d"], f"time spent by {user} at {moment}")
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.soak)])
 def test_a_rewritten_future_changes_no_feature_by_a_byte(spark, world, found, seed):
     """Three moments are asked; everything that the first did not see is rewritten, which may change only the later two."""
     events, items = world

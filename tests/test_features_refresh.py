@@ -40,7 +40,9 @@ def plain(frame):
 
 
 @pytest.mark.parametrize(
-    ("hours", "same_day"), [(1, True), (5.5, True), (12, False), (24, False), (30, False)], ids=lambda x: str(x)
+    ("hours", "same_day"),
+    [(5.5, True), (30, False), *(pytest.param(*each, marks=pytest.mark.soak) for each in [(1, True), (12, False), (24, False)])],
+    ids=lambda x: str(x),
 )
 def test_an_hour_from_the_night_equals_the_whole_history(spark, log, hours, same_day):
     events, items = log

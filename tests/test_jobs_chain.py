@@ -61,6 +61,7 @@ def test_a_night_from_raw_files_gives_every_user_a_full_list_and_one_for_everyon
     assert lists.reason.str.len().min() > 0
 
 
+@pytest.mark.soak  # test_jobs_nights_again.py makes nights again
 def test_the_same_night_again_gives_the_same_rows(night, first_lists):
     nightly(night)
     assert rows(night, RECOMMENDATIONS) == first_lists

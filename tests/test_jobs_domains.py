@@ -66,14 +66,14 @@ def _write(frame: pd.DataFrame, columns, path: Path) -> None:
     frame[list(names)].rename(columns=names).to_parquet(path)
 
 
-#: News is built and scored every time, the others are built by make soak.
+#: Features of news are built every time; its lists, and the others' features, by make soak.
 SOAK = {"ecommerce", "video", "music", "social"}
 DOMAINS = [pytest.param(name, marks=pytest.mark.soak if name in SOAK else ()) for name in SHAPES]
 
 
 @pytest.fixture(scope="module", params=DOMAINS)
 def built(request, spark, tmp_path_factory):
-    """(domain, context) with features at AS_OF; for news the whole night."""
+    """(domain, context) with features at AS_OF."""
     domain = request.param
     folder = tmp_path_factory.mktemp(domain)
     write_log(spark, folder, domain)
@@ -84,11 +84,8 @@ def built(request, spark, tmp_path_factory):
     }  # fmt: skip
     settings = load(CONF / f"{domain}.yaml", {f"KAIROS__{key}": str(value) for key, value in changes.items()})
     context = Context(spark, settings, Warehouse(spark, settings), AS_OF, "nightly", False)
-    if domain == "news":
-        nightly(context)
-    else:
-        ingest(context)
-        build(context, backfill=False)
+    ingest(context)
+    build(context, backfill=False)
     return domain, context
 
 
@@ -128,11 +125,15 @@ def test_a_domain_reads_its_log(built):
     assert bool(gone) == ("churn" in SHAPES[domain])
     assert not set(temporal[temporal.item_available].item_id) & gone
 
-    if domain == "news":
-        _lists_of_a_night_and_an_hour(context, events, set(temporal[temporal.item_available].item_id))
 
-
-def _lists_of_a_night_and_an_hour(context, events, available):
+@pytest.mark.soak
+@pytest.mark.parametrize("built", ["news"], indirect=True)
+def test_news_have_lists_of_a_night_and_of_an_hour(built):
+    _, context = built
+    nightly(context)
+    events = context.warehouse.read(EVENTS).toPandas()
+    temporal = context.warehouse.partition(ITEM_TEMPORAL, AS_OF).toPandas()
+    available = set(temporal[temporal.item_available].item_id)
     lists = context.warehouse.read(RECOMMENDATIONS_LATEST).toPandas()
     past = events[events.event_ts < pd.Timestamp(AS_OF).tz_localize(None)]
     assert set(lists.user_id) == set(past.user_id) | {"*"}

@@ -142,6 +142,7 @@ def test_a_person_puts_the_former_champion_back(second):
         rollback(later)
 
 
+@pytest.mark.soak  # what decides is tried in test_model_inputs.py
 def test_a_version_that_learned_from_too_little_ends_the_run(second, tmp_path):
     """The data's fault and not the model's: exit code 3, the champion stays."""
     later = replace(second, as_of=shop.NIGHT + WEEK)

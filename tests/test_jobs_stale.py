@@ -92,6 +92,7 @@ def test_the_lists_are_those_of_scoring_everyone_at_that_moment(night, hour, eve
     assert mine != before
 
 
+@pytest.mark.soak  # test_jobs_hour.py compares the rows of those who acted with a full build's
 def test_the_features_of_everyone_are_those_of_a_full_build(hour, everyone, tmp_path):
     full = shop.copied(hour, tmp_path)
     build(replace(full, mode="nightly"), backfill=False)
@@ -102,6 +103,7 @@ def test_the_features_of_everyone_are_those_of_a_full_build(hour, everyone, tmp_
         assert kept < asked and asked <= whole, table.name  # who came first in this hour had no night
 
 
+@pytest.mark.soak  # test_jobs_chain.py makes an hour again
 def test_the_same_hour_again_asks_the_same_users(hour):
     before = [lists(hour, "mode = 'hourly'"), hour.warehouse.read(RECOMMENDATIONS_LATEST).collect()]
     build(hour, backfill=False)
@@ -109,6 +111,7 @@ def test_the_same_hour_again_asks_the_same_users(hour):
     assert [lists(hour, "mode = 'hourly'"), hour.warehouse.read(RECOMMENDATIONS_LATEST).collect()] == before
 
 
+@pytest.mark.soak  # what decides is tried in test_features_stale.py
 def test_when_other_things_trend_everyone_who_was_shown_the_old_ones_is_asked(hour, tmp_path):
     other = shop.copied(hour, tmp_path, scoring={"trending_change": 0.0})
     build(other, backfill=False)

@@ -96,7 +96,7 @@ def undisturbed(tables: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple
     return trained(told(tables, folder), folder), time.monotonic() - tick
 
 
-@pytest.mark.parametrize("times", [3, pytest.param(20, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("times", [2, pytest.param(20, marks=pytest.mark.soak)])
 def test_a_trainer_killed_at_random_moments_ends_in_the_same_bits(tables, undisturbed, tmp_path, capfd, times) -> None:
     whole, seconds = undisturbed
     kills, said = 0, ""
@@ -138,8 +138,8 @@ def test_a_stopped_process_is_found_and_the_training_goes_on(tables, tmp_path, c
 
 
 def test_a_trainer_that_always_dies_is_started_so_often_and_no_more(tables, tmp_path, capfd) -> None:
-    asked = told(tables, tmp_path, restarts=1)
-    (tmp_path / "bundle").write_text("a file where the trainer wants a folder")
+    asked = told(tables, tmp_path, restarts=1).model_copy(update={"checkpoints": str(tmp_path / "no-folder")})
+    (tmp_path / "no-folder").write_text("a file where the trainer wants a folder")
     with pytest.raises(ModelGateError, match=r"model\.train ended with exit code 1"):
         run_trainer(asked, asked.resolved_settings().training, tmp_path)
     assert capfd.readouterr().out.count("it is started again") == 1
@@ -216,6 +216,12 @@ def test_spark_may_start_the_processes(spark, tables, tmp_path, undisturbed, mon
     asked = told(tables, tmp_path, launcher="spark")
     run_trainer(asked, asked.resolved_settings().training, tmp_path, spark)
     assert (tmp_path / "bundle" / checkpoint.WEIGHTS).read_bytes() == undisturbed[0][checkpoint.WEIGHTS]
-    broken = told(tables, tmp_path / "b", launcher="spark", learning_rate=1e30)
+
+
+@pytest.mark.soak
+@pytest.mark.spark
+def test_what_fails_on_sparks_executors_is_told(spark, tables, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(p for p in sys.path if p))
+    broken = told(tables, tmp_path, launcher="spark", learning_rate=1e30)
     with pytest.raises(ModelGateError, match="on Spark's executors failed"):
-        run_trainer(broken, broken.resolved_settings().training, tmp_path / "b", spark)
+        run_trainer(broken, broken.resolved_settings().training, tmp_path, spark)

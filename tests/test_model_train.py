@@ -67,7 +67,7 @@ def test_a_small_log_is_gone_through_more_often_but_not_for_ever(tmp_path: Path,
     assert len(trained.history["ranker"]["loss"]) == passes
 
 
-@pytest.mark.parametrize("sparse_rows", [1_000_000, 1])
+@pytest.mark.parametrize("sparse_rows", [1_000_000, pytest.param(1, marks=pytest.mark.soak)])
 def test_two_processes_take_the_same_steps_as_one(tmp_path: Path, sparse_rows: int) -> None:
     made = world(tmp_path, training={"anchors": 2, "batch_users": 16, "negatives": 32, "epochs": 1, "threads": 1, "sparse_rows": sparse_rows})
     specs = {processes: str(tmp_path / f"spec{processes}.json") for processes in (1, 2)}
@@ -88,13 +88,15 @@ def test_two_processes_take_the_same_steps_as_one(tmp_path: Path, sparse_rows: i
     assert len(one) >= 8 and np.abs(one - two).max() < 1e-5, f"losses differ by up to {np.abs(one - two).max()}"
 
 
-@pytest.mark.parametrize("source", ["retrieved", "repeats", "audience", "trending", "released", "neighbors"])
-def test_a_source_may_give_nothing(tmp_path: Path, source: str) -> None:
-    trained = train.train(world(tmp_path, slate={source: 0}, training={"anchors": 1, "epochs": 1, "retrieval_epochs": 1, "threads": 1}), World(0, 1))
+@pytest.mark.parametrize("sources", [("retrieved", "audience", "released"), ("repeats", "trending", "neighbors")], ids="-".join)
+def test_sources_may_give_nothing(tmp_path: Path, sources: tuple[str, ...]) -> None:
+    slate, training = dict.fromkeys(sources, 0), {"anchors": 1, "epochs": 1, "retrieval_epochs": 1, "threads": 1}
+    trained = train.train(world(tmp_path, slate=slate, training=training), World(0, 1))
     told = trained.history["candidate_recall"]
     gave = {name: share for one in told.values() for name, share in one.items()}
-    of_it = {"neighbors": ("next", "like"), "trending": tuple(name for name in gave if name.startswith("trending"))}.get(source, (source,))
-    assert all(gave[name] == 0 for name in of_it if source != "retrieved")  # a list's worth is always retrieved
+    several = {"neighbors": ("next", "like"), "trending": tuple(name for name in gave if name.startswith("trending"))}
+    of_them = [name for source in sources for name in several.get(source, (source,)) if source != "retrieved"]  # of which there is a list's worth always
+    assert of_them and all(gave[name] == 0 for name in of_them)
     assert gave["all"] > 0
 
 
