@@ -36,7 +36,9 @@ def undisturbed(spark, tmp_path_factory):
     commits = []
     context = killed.chain(spark, folder, commits.append)
     assert len(commits) == killed.COMMITS, "the chain has other commits than the tests kill after: mend COMMITS"
-    return killed.state(context)
+    found = killed.state(context)
+    assert set(found) == {table.name for table in killed.TABLES}
+    return found
 
 
 def test_a_cut_ingest_that_is_run_again_equals_the_undisturbed_one(spark, tmp_path):

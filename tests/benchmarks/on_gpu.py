@@ -4,7 +4,8 @@
     python tests/benchmarks/on_gpu.py retrieve           # 50,000 users x 20,000 items, 64 wide, top 100, beside torch alone
     python tests/benchmarks/on_gpu.py lists              # one scorer process, as Spark runs one per core (scoring.py's shop)
 
-Needs no Spark. A specification is the spec.json that jobs/train_model.py keeps in training.checkpoints while it trains. Each kind of training, and each scorer, is a process of its own; retrieval is warm and the best of three.
+Needs no Spark. A specification is the spec.json that jobs/train_model.py keeps in training.checkpoints while it trains. Each kind of
+training, and each scorer, is a process of its own; retrieval is warm and the best of three.
 """
 
 from __future__ import annotations
