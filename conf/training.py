@@ -27,11 +27,15 @@ class Training(Node):
     anchor_every: Duration | None = Field(
         None, description="distance between anchors; the horizon if not set, a third of one from 30 days"
     )
+    anchor_half_life: Duration | None = Field(
+        None, description="the ranker weighs users half at an anchor that is so much older than the newest; all alike if not set, as nothing was better where it was tried"
+    )
     users_per_anchor: Positive = Field(20_000, description="labelled users an anchor, chosen by hash")
     retrieval_epochs: Positive = 2
     epochs: Positive = 3
     ranker_steps: Positive = Field(180, description="on a small log the ranker goes on after its epochs, until it has taken so many steps")
     ranker_epochs: Positive = Field(9, description="but sees everyone no more often than this, or its epochs if they are more: of a few dozen users it would learn each by heart")
+    signal_prior: Annotated[float, Field(ge=0)] = Field(100, description="the ranker leans on the best single signal as if that had spoken for so many labelled users; 0: not at all")
     batch_users: Positive = 128
     negatives: Positive = 512
     augment: Augment = Augment()  # type: ignore[call-arg]

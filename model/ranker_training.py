@@ -52,6 +52,11 @@ class AnchorSlates:
     recall: dict[str, float]
     """Share of labels that each source, and all together, brought into the slate."""
 
+    def of(self, rows: np.ndarray) -> AnchorSlates:
+        """Those of the users at these rows, which must rise."""
+        arrays = {name: getattr(self, name)[rows] for name in ("item", "signals", "target", "labels", "x")}
+        return replace(self, users=self.users.take(rows), **arrays)
+
 
 def collect(moment: Moment, encoder: Encoder, table: ItemTable, users: UserBatch, labels: Pairs, settings: Settings,
             repeat: bool, world: World = ALONE) -> AnchorSlates:  # fmt: skip
@@ -132,17 +137,30 @@ class RankerTrainer:
         if loop.checkpoints is not None:
             loop.checkpoints.add(NETWORK, self.ranker, optimizers)
 
-        def prepare(rows: tuple[int, np.ndarray], place: Place) -> tuple[dict, Tensor]:
+        weights = self._weights(anchors)
+
+        def prepare(rows: tuple[int, np.ndarray], place: Place) -> tuple[dict, Tensor, float]:
             anchor, users = rows
-            return self._batch_of(anchors[anchor], np.sort(useful[anchor][users]), place.generator(1))
+            return *self._batch_of(anchors[anchor], np.sort(useful[anchor][users]), place.generator(1)), weights[anchor]
 
         def steps(epoch: int) -> Iterator[dict[int, tuple[int, np.ndarray]]]:
             return self._mixed(useful, (training.seed, phase, epoch))
 
-        def loss(batch: tuple[dict, Tensor]) -> tuple[Tensor, int]:
-            return multi_positive_softmax(self.ranker(**batch[0]), batch[1])
+        def loss(batch: tuple[dict, Tensor, float]) -> tuple[Tensor, int]:
+            inputs, target, weight = batch
+            total, count = multi_positive_softmax(self.ranker(**inputs), target)
+            return total * weight, count  # a step is of one anchor: by the weights' sum in place of the count they would cancel out
 
         return loop.fit(Task(NETWORK, phase, steps, prepare, loss), optimizers, epochs)
+
+    def _weights(self, anchors: list[AnchorSlates]) -> list[float]:
+        """Of a user at each anchor; their mean over all users is 1, so that the learning rate means the same."""
+        half_life = self.settings.training.anchor_half_life
+        if half_life is None:
+            return [1.0] * len(anchors)
+        at, many = np.array([a.moment.state.as_of_us for a in anchors]), np.array([len(a.item) for a in anchors])
+        weight = 0.5 ** ((at.max() - at) / (half_life.total_seconds() * 1e6))
+        return (weight * many.sum() / (weight * many).sum()).tolist()
 
     @property
     def _batch(self) -> int:
@@ -171,10 +189,7 @@ class RankerTrainer:
 
     def ndcg_each(self, anchor: AnchorSlates, k: int = 10) -> np.ndarray:
         """NDCG@k of each of the anchor's users."""
-        order = np.argsort(-self.scores(anchor), axis=1, kind="stable")[:, :k]
-        gain = np.take_along_axis(anchor.target, order, 1)
-        ideal = np.cumsum(_DISCOUNT[:k])[np.minimum(anchor.labels, k) - 1]
-        return (gain * _DISCOUNT[: gain.shape[1]]).sum(axis=1) / ideal
+        return ndcg_each(self.scores(anchor), anchor.target, anchor.labels, k)
 
     @torch.no_grad()
     def scores(self, anchor: AnchorSlates) -> np.ndarray:
@@ -188,6 +203,14 @@ class RankerTrainer:
             found[rows, : item.shape[1]] = self.ranker(**batch_on(self.loop.world.device, inputs)).cpu().numpy()
         self.ranker.train()
         return found
+
+
+def ndcg_each(scores: np.ndarray, target: np.ndarray, labels: np.ndarray, k: int = 10) -> np.ndarray:
+    """NDCG@k of each row of slates by scores (B, N), of which ``labels`` (B,) has the number of true items, inside the slate or not."""
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    gain = np.take_along_axis(target, order, 1)
+    ideal = np.cumsum(_DISCOUNT[:k])[np.minimum(labels, k) - 1]
+    return (gain * _DISCOUNT[: gain.shape[1]]).sum(axis=1) / ideal
 
 
 def _trim(item: np.ndarray, *rest: np.ndarray) -> list[np.ndarray]:

@@ -17,6 +17,7 @@ SPACE: dict[str, BaseDistribution] = {
     "training.retrieval_epochs": IntDistribution(1, 4),
     "training.augment.crop": FloatDistribution(0.0, 0.5),
     "training.augment.mask": FloatDistribution(0.0, 0.3),
+    "training.signal_prior": CategoricalDistribution((0.0, 30.0, 100.0, 300.0, 1000.0)),
     "training.weight_decay": CategoricalDistribution((0.0, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)),
     "model.width": CategoricalDistribution((24, 32, 48, 64, 96)),
     "model.dropout": FloatDistribution(0.0, 0.5),

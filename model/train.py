@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from conf.settings import Settings
 from model import checkpoint
 from model.audience import Audience, audience, histories, item_basis
 from model.baseline_ndcg import baseline_ndcg
+from model.best_signal import lean_on_best_signal
 from model.budget import Budget
 from model.candidates import Moment
 from model.catalogue import Catalogue, build_catalogue
@@ -218,7 +219,10 @@ def _fit_ranker(slates: list[AnchorSlates], trainer: RankerTrainer, result: Trai
     trainer.fit_scale(slates)
     losses = trainer.fit(slates, trainer.settings.training.epochs, phase=1000)
     clock.done("ranker", loss=losses[-1])
-    result.history["ranker"] = {"loss": losses}
+    leans = lean_on_best_signal(trainer, slates, signal_names(result.catalogue.facet_names))
+    if leans is not None:
+        clock.done(f"ranker leans on {leans.name}", sign=leans.sign, ndcg=leans.ndcg, weight=leans.weight)
+    result.history["ranker"] = {"loss": losses, "leans_on": None if leans is None else asdict(leans)}
     result.metrics["train_ndcg_at_10"] = trainer.ndcg(slates[-1])
 
 

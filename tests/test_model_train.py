@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +21,7 @@ from model import checkpoint, train
 from model.data import DataError
 from model.distributed import World
 from model.item_state import DAY_US
-from model.ranker_training import AnchorSlates
+from model.ranker_training import AnchorSlates, RankerTrainer
 from model.signals import signal_names
 from model.spec import TrainSpec, write_spec
 
@@ -101,9 +102,20 @@ def test_sources_may_give_nothing(tmp_path: Path, sources: tuple[str, ...]) -> N
 
 
 def test_eight_users_are_learned_by_heart(tmp_path: Path) -> None:
-    trained = train.train(world(tmp_path, shop(users=8, items=30), training={"epochs": 60, "threads": 1}), World(0, 1))
+    trained = train.train(world(tmp_path, shop(users=8, items=30), training={"epochs": 60, "threads": 1, "signal_prior": 0}), World(0, 1))
     assert trained.metrics["train_ndcg_at_10"] > 0.75 * trained.metrics["candidate_recall"]
     assert trained.history["ranker"]["loss"][-1] < 0.6 * trained.history["ranker"]["loss"][0]
+
+
+def test_recent_anchors_count_more_where_asked(tmp_path: Path) -> None:
+    made = world(tmp_path, training={"epochs": 1, "ranker_epochs": 1, "anchor_half_life": "7d"})
+    plain, weighed = (train.train(s, World(0, 1), tell=False) for s in (world(tmp_path, training={"epochs": 1, "ranker_epochs": 1}), made))
+    one, two = weights(plain), weights(weighed)
+    assert all(torch.equal(one[name], two[name]) for name in one if name.startswith("e.")) and not torch.equal(one["r.straight.weight"], two["r.straight.weight"])
+
+    anchors = [SimpleNamespace(moment=SimpleNamespace(state=SimpleNamespace(as_of_us=us)), item=np.zeros((users, 1))) for us, users in ((0, 30), (WEEK, 10))]
+    older, newest = RankerTrainer(None, made.resolved_settings(), None)._weights(anchors)  # type: ignore[arg-type]
+    assert older == newest / 2 and 30 * older + 10 * newest == pytest.approx(40)
 
 
 def collected(made: TrainSpec, monkeypatch: pytest.MonkeyPatch) -> list[AnchorSlates]:
