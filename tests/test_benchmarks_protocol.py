@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ sys.path.append(str(Path(__file__).parent / "benchmarks"))
 
 import peers
 import peers_lightgbm
-from protocol import ITEM, TIME, USER, Log, MissingError, Recommender, Split, load
+from protocol import ITEM, LOGS, TIME, USER, Log, MissingError, Recommender, Split, load
 from results import KAIROS, Results, Run
 
 T = pd.Timestamp("2026-01-31")
@@ -144,3 +145,14 @@ def test_finished_runs_are_found_again_and_compared_user_by_user(tmp_path: Path)
     assert again.find(theirs) == results.rows[1] and again.find(Run(*["x"] * 4, 0, "{}")) is None
     assert again.ahead("toy", "ItemKNN") == pytest.approx((0.1, 0.1, 0.1))
     assert again.ahead("toy", "EASE") is None
+
+
+def test_a_small_log_has_all_events_of_some_users(tmp_path: Path) -> None:
+    times = pd.date_range("2024-01-01", periods=600, freq="1h", tz="UTC")
+    events = pd.DataFrame({"user_id": [f"u{n % 60}" for n in range(600)], "item_id": [f"i{n % 7}" for n in range(600)], "event_time": times})
+    (tmp_path / "toy").mkdir()
+    events.to_parquet(tmp_path / "toy/events.parquet")
+    few = replace(LOGS["memetracker_small"], of="toy", users=0.3)
+    found = few.events(tmp_path)
+    assert 5 < found["user_id"].nunique() < 40 and (found.groupby("user_id").size() == 10).all()
+    pd.testing.assert_frame_equal(found, few.events(tmp_path))

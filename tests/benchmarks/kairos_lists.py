@@ -77,7 +77,7 @@ def _settings(log: Log, folder: Path, name: str = "settings", **training: Any) -
         root = shared(log.data)
         columns = {"user_id": "user_id", "item_id": "item_id", "event_ts": "event_time", "value": "value"}
         tree["source"] = {
-            "events": {"path": str(root / "events.parquet"), "columns": columns},
+            "events": {"path": str(_some(log, root / "events.parquet", folder)), "columns": columns},
             "items": {"path": str(root / "items.parquet"), "columns": {"item_id": "item_id", **CATALOGUES[log.data]}},
         }
     elif log.data == "ml_100k":  # no catalogue: ids and times alone
@@ -92,6 +92,16 @@ def _settings(log: Log, folder: Path, name: str = "settings", **training: Any) -
     path = folder / f"{name}.yaml"
     path.write_text(yaml.safe_dump(tree))
     return path
+
+
+def _some(log: Log, events: Path, folder: Path) -> Path:
+    """The file of a log's events, of some users where it is no more than these."""
+    if log.users == 1:
+        return events
+    folder.mkdir(parents=True, exist_ok=True)
+    whole = pd.read_parquet(events)
+    whole[whole["user_id"].isin(log.events()["user_id"].unique())].to_parquet(folder / "events.parquet", index=False)
+    return folder / "events.parquet"
 
 
 def _choices(log: Log) -> list[Choice]:

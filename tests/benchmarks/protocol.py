@@ -51,11 +51,21 @@ class Log:
     half_lives: tuple[float, ...]  # days, between which decayed popularity chooses; they follow the life of items
     of: str = ""  # the data, where one log is judged in several ways
     trained: str = ""  # "1D": Kairos is trained each midnight for lists of a day, as in production; "": at each cutoff for the horizon
+    users: float = 1.0  # share of the users: what a small log would give
 
     @property
     def data(self) -> str:
         """Name of the data."""
         return self.of or self.name
+
+    def events(self, folder: Path | None = None) -> pd.DataFrame:
+        """``load`` of the data, of the log's share of users alone. Raises MissingError."""
+        every = load(self.data, folder)
+        if self.users == 1:
+            return every
+        known = np.sort(every[USER].unique())
+        some = known[np.random.default_rng(1).random(len(known)) < self.users]
+        return every[every[USER].isin(some)].reset_index(drop=True)
 
 
 LOGS: dict[str, Log] = {
@@ -67,6 +77,9 @@ LOGS: dict[str, Log] = {
         # Lists for the next hour, made anew at it.
         Log("memetracker_hourly", tuple(f"{day}T{hour:02}" for day in ("2008-11-01", "2008-12-01", "2009-01-10") for hour in (6, 9, 12, 15, 18, 21)),
             pd.Timedelta("1h"), False, (1 / 24, 0.25, 0.5, 1), of="memetracker_blogs", trained="1D"),
+        # Where a few hundred labelled users are all there is to learn from.
+        Log("memetracker_small", ("2008-11-01", "2008-12-01", "2009-01-10"), pd.Timedelta("1D"), False, (0.5, 1, 2, 7), of="memetracker_blogs", users=0.2),
+        Log("movietweetings_small", ("2013-07-20", "2013-08-01", "2013-08-15"), pd.Timedelta("7D"), False, (3, 7, 14, 28), of="movietweetings_100k", users=0.25),
         Log("ifdb_played", ("2022-01-01", "2023-01-01", "2024-01-01"), pd.Timedelta("180D"), False, (14, 56, 180, 720)),
         # A smoke test: its times are the order in which a form was filled in.
         Log("ml_100k", ("1998-03-15",), pd.Timedelta("7D"), False, (7, 14, 30, 90)),

@@ -29,7 +29,7 @@ import peers_rectools  # noqa: E402
 import plotly.graph_objects as go  # noqa: E402
 import typer  # noqa: E402
 from plotly.subplots import make_subplots  # noqa: E402
-from protocol import LOGS, Choice, Lists, MissingError, Recommender, Split, load, moment_of  # noqa: E402
+from protocol import LOGS, Choice, Lists, MissingError, Recommender, Split, moment_of  # noqa: E402
 from results import KAIROS, METRICS, Results, Run  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
@@ -62,7 +62,7 @@ def run(
     methods = [_known(name, known, "--peer") for name in peer or known]
     for spec in [_known(name, LOGS, "--log") for name in log or LOGS]:
         try:
-            events = load(spec.data, logs)
+            events = spec.events(logs)
         except MissingError as missing:
             console.print(f"skipped: {missing}", style="yellow", markup=False)
             continue
