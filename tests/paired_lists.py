@@ -21,7 +21,7 @@ from jobs.cli import Context
 from jobs.errors import BusyError
 
 MOMENTS = {"nightly": shop.NEXT, "hourly": shop.NEXT + timedelta(hours=6)}
-_PATIENCE = 240.0
+_PATIENCE = 900.0
 
 
 def one_round(context: Context, mode: str, number: int) -> str:
