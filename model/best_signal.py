@@ -1,9 +1,9 @@
 """Shrinks a trained ranker towards the plain signal that ranks best by itself: what a few hundred users teach is noisy.
 
 Among all signals, rising or falling, the one of the highest NDCG@10 at the anchors is found, and the ranker's straight path takes
-more of it: as if it had spoken for ``training.signal_prior`` users where the ranker heard N. So a ranker of some dozens of users hardly
-does more than the signal, and one of ten thousand is left as it is. It costs nothing when lists are made. Shrinkage as in James and Stein 1961;
-what it gains, and where, is in model/LOG.md.
+more of it: as if it had spoken for ``training.signal_prior`` users where the ranker heard N, and never as much as to drown what the ranker
+found. One of ten thousand users is left as it is. It costs nothing when lists are made. Shrinkage as in James and Stein 1961; what it
+gains, and where, is in model/LOG.md.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from model.ranker_training import AnchorSlates, RankerTrainer, ndcg_each
 
 _LEAST = 0.01
 """A weight below this changes no list and is not worth the search."""
+_MOST = 0.3
 _JUDGED = 1_000
 """Users of all anchors together by whom signals are judged."""
 
@@ -35,7 +36,7 @@ class BestSignal:
 def lean_on_best_signal(trainer: RankerTrainer, anchors: list[AnchorSlates], names: Sequence[str]) -> BestSignal | None:
     """Add the best signal to the ranker, in place; ``names`` of the last axis of the signals. None where it would change nothing."""
     heard = sum(int((a.target.sum(axis=1) > 0).sum()) for a in anchors)
-    weight = trainer.settings.training.signal_prior / max(heard, 1)
+    weight = min(_MOST, trainer.settings.training.signal_prior / max(heard, 1))
     if weight < _LEAST:
         return None
     every = -(-sum(len(a.item) for a in anchors) // _JUDGED)
