@@ -19,6 +19,7 @@ from model.ranker_training import AnchorSlates, RankerTrainer, ndcg_each
 _LEAST = 0.01
 """A weight below this changes no list and is not worth the search."""
 _MOST = 0.3
+"""With more, forty users' ranker no longer showed an item that rises for everyone."""
 _JUDGED = 1_000
 """Users of all anchors together by whom signals are judged."""
 
