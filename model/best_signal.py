@@ -36,12 +36,12 @@ class BestSignal:
 
 def lean_on_best_signal(trainer: RankerTrainer, anchors: list[AnchorSlates], names: Sequence[str]) -> BestSignal | None:
     """Add the best signal to the ranker, in place; ``names`` of the last axis of the signals. None where it would change nothing."""
-    heard = sum(int((a.target.sum(axis=1) > 0).sum()) for a in anchors)
+    heard = sum(len(a.useful) for a in anchors)
     weight = min(_MOST, trainer.settings.training.signal_prior / max(heard, 1))
     if weight < _LEAST:
         return None
     every = -(-sum(len(a.item) for a in anchors) // _JUDGED)
-    some = [a.of(np.arange(0, len(a.item), every)) for a in anchors]
+    some = [a.take(np.arange(0, len(a.item), every)) for a in anchors]
     column, sign, ndcg = _best(some)
     ranker = trainer.ranker
     ratio = []

@@ -52,7 +52,12 @@ class AnchorSlates:
     recall: dict[str, float]
     """Share of labels that each source, and all together, brought into the slate."""
 
-    def of(self, rows: np.ndarray) -> AnchorSlates:
+    @property
+    def useful(self) -> np.ndarray:
+        """Rows of the users of whose labels one at least is in the slate: the others teach nothing."""
+        return np.flatnonzero(self.target.sum(axis=1) > 0)
+
+    def take(self, rows: np.ndarray) -> AnchorSlates:
         """Those of the users at these rows, which must rise."""
         arrays = {name: getattr(self, name)[rows] for name in ("item", "signals", "target", "labels", "x")}
         return replace(self, users=self.users.take(rows), **arrays)
@@ -129,7 +134,7 @@ class RankerTrainer:
         At least ``epochs``; where these are fewer than ``training.ranker_steps`` steps, more of them, up to ``training.ranker_epochs``.
         """
         training, loop = self.settings.training, self.loop
-        useful = [np.flatnonzero(a.target.sum(axis=1) > 0) for a in anchors]
+        useful = [a.useful for a in anchors]
         per_epoch = sum(len(list(batches(len(u), World(0, 1, loop.world.all_shards), self._batch, (0,)))) for u in useful)
         epochs = max(epochs, min(training.ranker_epochs, math.ceil(training.ranker_steps / max(per_epoch, 1))))
         optimizers = Optimizers([Group(list(self.ranker.parameters()), training.learning_rate)], [], training.weight_decay, loop.world.cuda)

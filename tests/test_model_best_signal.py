@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
@@ -45,7 +45,7 @@ def test_only_the_straight_weight_of_the_best_signal_moves(tmp_path: Path, monke
     assert torch.equal(torch.nonzero(moved).squeeze(1), torch.tensor([column])) and torch.sign(moved[column]) == told["sign"]
     assert all(torch.equal(before[name], after[name]) for name in before if name != "straight.weight")
 
-    users = sum(int((a.target.sum(axis=1) > 0).sum()) for a in slates)
+    users = sum(len(a.useful) for a in slates)
     assert told["weight"] == pytest.approx(20 / users)
     for name in names:  # none is better, whichever way it is read
         for sign in (1, -1):
@@ -58,11 +58,11 @@ def test_what_many_users_taught_is_left_alone(tmp_path: Path, monkeypatch: pytes
     assert 0.3 / sum(len(a.item) for a in slates) < 0.01 and result.history["ranker"]["leans_on"] is None
 
 
-def slates_of(signals: np.ndarray, target: np.ndarray) -> AnchorSlates:
+def slates_of(signals: np.ndarray, target: np.ndarray) -> Any:
     """Slates as far as ``_best`` looks at them; the last candidate is padding."""
     item = np.tile(np.arange(target.shape[1]), (len(target), 1))
     item[:, -1] = -1
-    return cast(AnchorSlates, cast(Any, SimpleNamespace(item=item, signals=signals, target=target, labels=target.sum(axis=1).astype(int))))
+    return SimpleNamespace(item=item, signals=signals, target=target, labels=target.sum(axis=1).astype(int))
 
 
 def test_a_signal_may_be_best_read_backwards() -> None:

@@ -66,6 +66,7 @@ def _made(split: Split, choice: Choice, asked: dict[pd.Timestamp | None, np.ndar
 
 def _settings(log: Log, folder: Path, name: str = "settings", **training: Any) -> Path:
     """Write a settings file of the log."""
+    folder.mkdir(parents=True, exist_ok=True)
     tree: dict[str, Any] = {
         "horizon": f"{pd.Timedelta(log.trained or log.horizon) / pd.Timedelta('1h'):.0f}h", "repeat_consumption": log.repeats, "warehouse": str(folder / "warehouse"),
         "domain": log.name, "ingest": {"max_rejected_share": 1.0},
@@ -81,14 +82,12 @@ def _settings(log: Log, folder: Path, name: str = "settings", **training: Any) -
             "items": {"path": str(root / "items.parquet"), "columns": {"item_id": "item_id", **CATALOGUES[log.data]}},
         }
     elif log.data == "ml_100k":  # no catalogue: ids and times alone
-        folder.mkdir(parents=True, exist_ok=True)
         events = load(log.data)
         events.assign(event_time=events["event_time"].dt.tz_localize("UTC")).to_parquet(folder / "events.parquet")
         columns = {"user_id": "user_id", "item_id": "item_id", "event_ts": "event_time"}
         tree["source"] = {"events": {"path": str(folder / "events.parquet"), "columns": columns}}
     else:
         raise MissingError(f"{log.name}: tests/benchmarks/kairos_lists.py does not say where its columns are")
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.yaml"
     path.write_text(yaml.safe_dump(tree))
     return path
@@ -98,7 +97,6 @@ def _some(log: Log, events: Path, folder: Path) -> Path:
     """The file of a log's events, of some users where it is no more than these."""
     if log.users == 1:
         return events
-    folder.mkdir(parents=True, exist_ok=True)
     whole = pd.read_parquet(events)
     whole[whole["user_id"].isin(log.events()["user_id"].unique())].to_parquet(folder / "events.parquet", index=False)
     return folder / "events.parquet"

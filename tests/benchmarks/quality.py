@@ -58,11 +58,13 @@ def run(
     scratch: Scratch = SCRATCH,
 ) -> None:
     """Measure what is not measured yet."""
+    if logs is not None:
+        os.environ["KAIROS_LOGS"] = str(logs.resolve())  # Kairos reads the files itself
     results, known, gone = Results(scratch), recommenders(), set()
     methods = [_known(name, known, "--peer") for name in peer or known]
     for spec in [_known(name, LOGS, "--log") for name in log or LOGS]:
         try:
-            events = spec.events(logs)
+            events = spec.events()
         except MissingError as missing:
             console.print(f"skipped: {missing}", style="yellow", markup=False)
             continue
