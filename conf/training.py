@@ -35,6 +35,7 @@ class Training(Node):
     epochs: Positive = 3
     ranker_steps: Positive = Field(180, description="on a small log the ranker goes on after its epochs, until it has taken so many steps")
     ranker_epochs: Positive = Field(9, description="but sees everyone no more often than this, or its epochs if they are more: of a few dozen users it would learn each by heart")
+    early_stopping: bool = Field(False, description="how often the ranker sees everyone is found at the newest anchor, by rankers of those before (model/early_stopping.py); twice its time")
     signal_prior: Annotated[float, Field(ge=0)] = Field(100, description="the ranker leans on the best single signal as if that had spoken for so many labelled users, within bounds; 0: not at all")
     batch_users: Positive = 128
     negatives: Positive = 512

@@ -28,7 +28,7 @@ from model.progress import Progress
 
 _MANIFEST, _TENSORS, _ABOUT = "manifest.json", "state.safetensors", "state.json"
 _STEP, _ANCHOR = "step-", "anchor-"
-_SCHEMA = 1
+_SCHEMA = 2
 _MOST_HEADER = 10 * 2**20
 
 Saved = tuple[dict[str, Tensor], dict[str, Any]]
@@ -125,6 +125,10 @@ class Checkpoints:
         if name in about["networks"]:
             module.load_state_dict(weights)
             optimizers.load(state, about["networks"][name])
+
+    def drop(self, name: str) -> None:
+        """Keep these no longer."""
+        del self.modules[name], self.optimizers[name]
 
     def slates(self, anchor: int) -> Saved | None:
         """The slates of an anchor, if an earlier process made them."""

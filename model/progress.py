@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 _MOST_POINTS = 1_000
+_BY_NUMBER = "finished", "rehearsed"
+"""Fields whose keys are numbers, which JSON does not have."""
 
 
 @dataclass
@@ -40,6 +42,8 @@ class Progress:
     """How fast each epoch was."""
     stopped: bool = False
     """``training.max_seconds`` has passed."""
+    rehearsed: dict[int, float] = field(default_factory=dict)
+    """What each rehearsal of the ranker that is done has found (model/early_stopping.py)."""
 
     def enter(self, phase: int) -> None:
         """Begin a phase, or go on with it."""
@@ -77,9 +81,9 @@ class Progress:
 
     def tree(self) -> dict[str, Any]:
         """As plain JSON."""
-        return asdict(self) | {"finished": {str(k): v for k, v in self.finished.items()}}
+        return asdict(self) | {name: {str(k): v for k, v in getattr(self, name).items()} for name in _BY_NUMBER}
 
     @classmethod
     def of(cls, tree: dict[str, Any]) -> Progress:
         """From ``tree``."""
-        return cls(**(tree | {"finished": {int(k): v for k, v in tree["finished"].items()}}))
+        return cls(**(tree | {name: {int(k): v for k, v in tree[name].items()} for name in _BY_NUMBER}))

@@ -29,6 +29,7 @@ from model.slate import SOURCES
 from model.users import UserBatch
 
 NETWORK = "ranker"
+"""Its name among those of which checkpoints are kept."""
 _BLOCK = 256
 _KEPT = 80
 """Candidates of a slate in one training step."""
@@ -121,6 +122,7 @@ class RankerTrainer:
     ranker: Ranker
     settings: Settings
     loop: Loop
+    name: str = NETWORK
 
     def fit_scale(self, anchors: list[AnchorSlates]) -> None:
         """Fix the scales of the signals from the candidates of some users of each anchor (the same on every rank)."""
@@ -128,19 +130,24 @@ class RankerTrainer:
         parts = [a.signals[r][a.item[r] >= 0] for a, r in zip(anchors, rows, strict=True)]
         self.ranker.scale.fit(torch.from_numpy(np.concatenate(parts)).float())
 
-    def fit(self, anchors: list[AnchorSlates], epochs: int, phase: int) -> list[float]:
-        """Train on slates with a positive, anchors mixed within an epoch; the mean loss of each epoch.
+    def epochs(self, anchors: list[AnchorSlates]) -> int:
+        """``training.epochs``; where these are fewer than ``training.ranker_steps`` steps, more of them, up to ``training.ranker_epochs``."""
+        training = self.settings.training
+        return max(training.epochs, min(training.ranker_epochs, math.ceil(training.ranker_steps / max(self._steps(anchors), 1))))
 
-        At least ``epochs``; where these are fewer than ``training.ranker_steps`` steps, more of them, up to ``training.ranker_epochs``.
-        """
+    def _steps(self, anchors: list[AnchorSlates]) -> int:
+        """Of an epoch."""
+        world = World(0, 1, self.loop.world.all_shards)
+        return sum(len(list(batches(len(a.useful), world, self._batch, (0,)))) for a in anchors)
+
+    def fit(self, anchors: list[AnchorSlates], epochs: int, phase: int) -> list[float]:
+        """Train on slates with a positive, anchors mixed within an epoch; the mean loss of each epoch."""
         training, loop = self.settings.training, self.loop
         useful = [a.useful for a in anchors]
-        per_epoch = sum(len(list(batches(len(u), World(0, 1, loop.world.all_shards), self._batch, (0,)))) for u in useful)
-        epochs = max(epochs, min(training.ranker_epochs, math.ceil(training.ranker_steps / max(per_epoch, 1))))
         optimizers = Optimizers([Group(list(self.ranker.parameters()), training.learning_rate)], [], training.weight_decay, loop.world.cuda)
-        optimizers.one_cycle(training.learning_rate, per_epoch * epochs)
+        optimizers.one_cycle(training.learning_rate, self._steps(anchors) * epochs)
         if loop.checkpoints is not None:
-            loop.checkpoints.add(NETWORK, self.ranker, optimizers)
+            loop.checkpoints.add(self.name, self.ranker, optimizers)
 
         weights = self._weights(anchors)
 
@@ -156,7 +163,7 @@ class RankerTrainer:
             total, count = multi_positive_softmax(self.ranker(**inputs), target)
             return total * weight, count  # a step is of one anchor: by the weights' sum in place of the count they would cancel out
 
-        return loop.fit(Task(NETWORK, phase, steps, prepare, loss), optimizers, epochs)
+        return loop.fit(Task(self.name, phase, steps, prepare, loss), optimizers, epochs)
 
     def _weights(self, anchors: list[AnchorSlates]) -> list[float]:
         """Of a user at each anchor; their mean over all users is 1, so that the learning rate means the same."""

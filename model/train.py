@@ -29,6 +29,7 @@ from model.catalogue import Catalogue, build_catalogue
 from model.checkpoints import Checkpoints
 from model.data import DataError, newest_partition, read_table, require_partition
 from model.distributed import World, join_world, leave_world, set_threads
+from model.early_stopping import best_passes
 from model.encoder_training import EncoderTrainer
 from model.event_store import stored_events
 from model.events import Events
@@ -216,14 +217,27 @@ def _walk(spec: TrainSpec, trainer: EncoderTrainer, events: Events, result: Trai
 
 
 def _fit_ranker(slates: list[AnchorSlates], trainer: RankerTrainer, result: Trained, clock: _Clock) -> None:
+    passes = _passes(slates, trainer, result, clock)
     trainer.fit_scale(slates)
-    losses = trainer.fit(slates, trainer.settings.training.epochs, phase=1000)
+    losses = trainer.fit(slates, passes, phase=1000)
     clock.done("ranker", loss=losses[-1])
     leans = lean_on_best_signal(trainer, slates, signal_names(result.catalogue.facet_names))
     if leans is not None:
         clock.done(f"ranker leans on {leans.name}", sign=leans.sign, ndcg=leans.ndcg, weight=leans.weight)
-    result.history["ranker"] = {"loss": losses, "leans_on": None if leans is None else asdict(leans)}
+    result.history["ranker"] |= {"loss": losses, "leans_on": None if leans is None else asdict(leans)}
     result.metrics["train_ndcg_at_10"] = trainer.ndcg(slates[-1])
+
+
+def _passes(slates: list[AnchorSlates], trainer: RankerTrainer, result: Trained, clock: _Clock) -> int:
+    """How often the ranker sees everyone."""
+    plain = trainer.epochs(slates)
+    found = best_passes(trainer, slates) if trainer.settings.training.early_stopping else None
+    result.history["ranker"] = {"rehearsed": None if found is None else {str(passes): ndcg for passes, ndcg in found.tried.items()}}
+    if found is not None:
+        clock.done(f"rehearsals of the ranker, the best of {found.best} passes", ndcg=found.tried[found.best])
+    elif trainer.settings.training.early_stopping:
+        clock.say(f"early stopping needs an anchor whose window ended by the newest one: training.anchors is too few; {plain} passes")
+    return plain if found is None else found.best
 
 
 def _size(*modules: torch.nn.Module) -> int:

@@ -84,6 +84,31 @@ def test_row_sparse_tables_go_on_too(tables, tmp_path, monkeypatch) -> None:
         assert same(train.train(told(tables, tmp_path / str(n), sparse_rows=1), ALONE, tell=False), whole)
 
 
+def test_early_stopping_goes_on_too(tables, tmp_path, monkeypatch) -> None:
+    chosen = {"early_stopping": True, "ranker_epochs": 4, "retrieval_epochs": 1, "epochs": 1}
+    of_steps: dict[int, int] = {}
+
+    def noted(self: Checkpoints, progress) -> None:
+        of_steps[progress.steps] = progress.phase
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "after_step", noted)
+        whole = train.train(told(tables, tmp_path / "whole", **chosen), ALONE, tell=False)
+    rehearsals = sorted({phase for phase in of_steps.values() if phase >= 2_000})
+    assert len(rehearsals) >= 2
+    ends = [max(step for step, phase in of_steps.items() if phase == wanted) for wanted in (*rehearsals, 1_000)]
+    for at in (ends[0] - 1, ends[0], ends[1] - 1, ends[-1]):
+        folder = tmp_path / str(at)
+        with monkeypatch.context() as patch, pytest.raises(Cut):
+            cut_at(patch, lambda step, at=at: step == at)
+            train.train(told(tables, folder, **chosen), ALONE, tell=False)
+        again: list[int] = []
+        with monkeypatch.context() as patch:
+            cut_at(patch, lambda step, again=again: bool(again.append(step)))
+            resumed = train.train(told(tables, folder, **chosen), ALONE, tell=False)
+        assert again[:1] == [at + 1][: len(again)] and same(resumed, whole) and resumed.history == whole.history
+
+
 @pytest.mark.parametrize("share", [0.02, 0.35, 0.5, 0.8, 1.0])
 def test_a_training_that_is_cut_goes_on_to_the_same_weights(tables, whole, tmp_path, monkeypatch, share) -> None:
     trained, steps = whole
