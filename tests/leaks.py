@@ -175,6 +175,13 @@ LEAKS = (
         "tests/test_model_study.py",
     ),
     Leak(
+        "passes judged by rankers that knew the window",
+        "model/early_stopping.py",
+        "a.moment.state.as_of_us + horizon_us <= newest.moment.state.as_of_us",
+        "a.moment.state.as_of_us <= newest.moment.state.as_of_us",
+        "tests/test_model_early_stopping.py",
+    ),
+    Leak(
         "a newcomers' list chosen by what happened after the window",
         "model/newcomers.py",
         "events.window(anchor, anchor + horizon_us)",
