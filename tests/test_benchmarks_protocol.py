@@ -147,6 +147,20 @@ def test_finished_runs_are_found_again_and_compared_user_by_user(tmp_path: Path)
     assert again.ahead("toy", "EASE") is None
 
 
+def test_leads_are_of_the_cutoffs_that_both_have(tmp_path: Path) -> None:
+    results = Results(tmp_path)
+    for log, cutoff, method, ndcg in [
+        ("toy", "2026-01-31", KAIROS, 0.6), ("toy", "2026-01-31", "ItemKNN", 0.5), ("toy", "2026-02-28", KAIROS, 0.9),
+        ("other", "2026-01-31", KAIROS, 0.3), ("other", "2026-01-31", "EASE", 0.4), ("third", "2026-01-31", "iALS", 0.4),
+        ("other", "2026-01-31", "kairos, exploring", 0.2),
+    ]:  # fmt: skip
+        means = dict.fromkeys(("recall@10", "recall@20", "mrr@10", "coverage@10"), 0.5) | {"ndcg@10": ndcg}
+        results.add(Run(log, cutoff, method, "test", 0, "{}"), means, 1.0, np.array(["ann"]), np.array([ndcg]))
+    leads = results.leads()
+    assert sorted(leads.index) == ["EASE", "ItemKNN"]
+    assert leads.loc["ItemKNN"].dropna().to_dict() == pytest.approx({"toy": 0.2}) and leads.loc["EASE"].dropna().to_dict() == pytest.approx({"other": -0.25})
+
+
 def test_a_small_log_has_all_events_of_some_users(tmp_path: Path) -> None:
     times = pd.date_range("2024-01-01", periods=600, freq="1h", tz="UTC")
     events = pd.DataFrame({"user_id": [f"u{n % 60}" for n in range(600)], "item_id": [f"i{n % 7}" for n in range(600)], "event_time": times})

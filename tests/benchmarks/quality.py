@@ -23,6 +23,7 @@ for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parents[2])]
 
 import kairos_lists  # noqa: E402
+import numpy as np  # noqa: E402
 import peers  # noqa: E402
 import peers_lightgbm  # noqa: E402
 import peers_rectools  # noqa: E402
@@ -118,7 +119,7 @@ def table(
     scratch: Scratch = SCRATCH,
     plot: Annotated[Path | None, typer.Option(help=".html, or .png with kaleido (default: quality.html in --scratch)")] = None,
 ) -> None:
-    """What was measured, a table a log: means over its cutoffs; how far Kairos is ahead, with a paired 95 % interval."""
+    """What was measured, a table a log: means over its cutoffs; how far Kairos is ahead, with a paired 95 % interval, and over all logs."""
     results = Results(scratch)
     tests = results.tests()
     if tests.empty:
@@ -126,6 +127,7 @@ def table(
     names = [name for name in LOGS if (tests["log"] == name).any()]
     for name in names:
         _table(results, name)
+    _leads(results)
     path = plot or scratch / "quality.html"
     figure = _plot(results, names)
     if path.suffix == ".html":
@@ -145,6 +147,17 @@ def _table(results: Results, name: str) -> None:
         if ours:
             cells.append("" if ahead is None else f"{ahead[0]:+.4f} [{ahead[1]:+.4f}, {ahead[2]:+.4f}]")
         grid.add_row(str(method), *cells, style="bold" if method == KAIROS else None)
+    console.print(grid, markup=False)
+
+
+def _leads(results: Results) -> None:
+    leads = results.leads()
+    if leads.empty:
+        return
+    grid = Table("peer", *leads.columns, "mean of the logs", title="by how much the NDCG@10 of kairos is above a peer's", title_justify="left")
+    for method, row in leads.iterrows():
+        cells = ["" if np.isnan(lead) else f"{lead:+.1%}" for lead in [*row, row.mean()]]
+        grid.add_row(str(method), *cells)
     console.print(grid, markup=False)
 
 

@@ -95,6 +95,15 @@ class Results:
         weighed = np.concatenate([gap * (total / len(gap) / len(gaps)) for gap in gaps])
         return float(weighed.mean()), *bootstrap_interval(weighed, seed=0, draws=draws)
 
+    def leads(self) -> pd.DataFrame:
+        """By what share Kairos' NDCG@10 is above a peer's: a row a peer, a column a log; means over the cutoffs that both have, else NaN."""
+        means = self.tests().groupby(["log", "cutoff", "method"])["ndcg@10"].mean().unstack("method")
+        if KAIROS not in means:
+            return pd.DataFrame()
+        peers = [method for method in means if not method.startswith(KAIROS)]
+        both = {method: means[[KAIROS, method]].dropna().groupby("log").mean() for method in peers}
+        return pd.DataFrame({method: of[KAIROS] / of[method] - 1 for method, of in both.items()}).T.dropna(how="all")
+
     def _each(self, rows: pd.DataFrame, log: str, cutoff: str, method: str) -> tuple[np.ndarray, np.ndarray]:
         """(users, NDCG@10 of each, mean over seeds)."""
         seeds = rows.loc[(rows["cutoff"] == cutoff) & (rows["method"] == method), "seed"]
