@@ -101,8 +101,11 @@ def one_of_two(rank: int, folder: str) -> None:
     from safetensors.torch import save_file
 
     save_file({"table": table.weight.detach(), "linear": linear.weight.detach()}, Path(folder, f"{rank}.safetensors"))
-    world.add(0.0)  # they part together: seen once, one that went first was aborted (SIGABRT)
+    world.add(0.0)  # they part together
     leave_world(world)
+    # Twice, on a busy machine, one was aborted after all was done ("terminate called without an active exception"): a thread of torch's
+    # that meets an interpreter which is ending is the guess. What is tested is done here; a trainer that ends so is started again.
+    os._exit(0)
 
 
 def test_two_processes_exchange_the_rows_that_they_touched(tmp_path: Path) -> None:
