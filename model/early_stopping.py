@@ -1,7 +1,7 @@
 """Finds how often the ranker should see everyone: passes are added while they pay at the newest anchor.
 
 Rehearsals come before the ranker in use: others, which know only the anchors whose windows had ended by the newest one, learn for one
-pass, for two, for four, until twice as many are no better at the newest. Each is a training of its own with its whole schedule: what a
+pass, for two, for four, until twice as many are worse at the newest. Each is a training of its own with its whole schedule: what a
 rate that is still high has learned says little of where it ends. The newest window stands in for the one to come; the ranker in use
 then learns from all anchors, the newest too, for as many passes as were best. Early stopping with a patience of one (Prechelt, "Early
 Stopping - But When?", 1998). What it gains, and where, is in model/LOG.md.

@@ -217,27 +217,25 @@ def _walk(spec: TrainSpec, trainer: EncoderTrainer, events: Events, result: Trai
 
 
 def _fit_ranker(slates: list[AnchorSlates], trainer: RankerTrainer, result: Trained, clock: _Clock) -> None:
-    passes = _passes(slates, trainer, result, clock)
+    training = trainer.settings.training
+    found = best_passes(trainer, slates) if training.early_stopping else None
+    passes = trainer.epochs(slates) if found is None else found.best
+    if found is not None:
+        clock.done(f"rehearsals of the ranker, the best of {passes} passes", ndcg=found.tried[passes])
+    elif training.early_stopping:
+        clock.say(f"early stopping needs an anchor whose window ended by the newest one: training.anchors is too few; {passes} passes")
     trainer.fit_scale(slates)
     losses = trainer.fit(slates, passes, phase=1000)
     clock.done("ranker", loss=losses[-1])
     leans = lean_on_best_signal(trainer, slates, signal_names(result.catalogue.facet_names))
     if leans is not None:
         clock.done(f"ranker leans on {leans.name}", sign=leans.sign, ndcg=leans.ndcg, weight=leans.weight)
-    result.history["ranker"] |= {"loss": losses, "leans_on": None if leans is None else asdict(leans)}
+    result.history["ranker"] = {
+        "loss": losses,
+        "rehearsed": None if found is None else {str(tried): ndcg for tried, ndcg in found.tried.items()},
+        "leans_on": None if leans is None else asdict(leans),
+    }
     result.metrics["train_ndcg_at_10"] = trainer.ndcg(slates[-1])
-
-
-def _passes(slates: list[AnchorSlates], trainer: RankerTrainer, result: Trained, clock: _Clock) -> int:
-    """How often the ranker sees everyone."""
-    plain = trainer.epochs(slates)
-    found = best_passes(trainer, slates) if trainer.settings.training.early_stopping else None
-    result.history["ranker"] = {"rehearsed": None if found is None else {str(passes): ndcg for passes, ndcg in found.tried.items()}}
-    if found is not None:
-        clock.done(f"rehearsals of the ranker, the best of {found.best} passes", ndcg=found.tried[found.best])
-    elif trainer.settings.training.early_stopping:
-        clock.say(f"early stopping needs an anchor whose window ended by the newest one: training.anchors is too few; {plain} passes")
-    return plain if found is None else found.best
 
 
 def _size(*modules: torch.nn.Module) -> int:
