@@ -1,7 +1,9 @@
 """g: the candidate looks back at the user's events. Cross-attention with event ages and marks of likeness.
 
 For each candidate: which of the user's events matter to it now? Attention weights come from the vectors, from the age
-of the event, and from whether the event was the same item or shares a facet (category, product type, …).
+of the event, and from whether the event was the same item or shares a facet (category, product type, …). Beside it, how
+many events are like the candidate in each way, by how long ago they were: whoever had it yesterday may be tired of it, and long
+for it in a week. The counts need no weights to be learned before they say so.
 """
 
 from __future__ import annotations
@@ -13,12 +15,15 @@ from torch import Tensor, nn
 
 from conf import columns as c
 from conf.settings import Model as ModelSettings
+from model.item_state import DAY_US
 from model.time_encoding import CALENDAR_WIDTH, GAP_WIDTH, calendar_features, gap_features
 
 #: Newest events that a candidate looks at.
 EVENTS = 50
 #: An age, and its place in the day and the week: an event of a week ago says more of today than one of five days ago may.
 _AGE_WIDTH = GAP_WIDTH + CALENDAR_WIDTH
+_AGES_DAYS = (1 / 24, 1 / 4, 1, 2, 3, 4, 6, 8, 12, 17, 24, 35, 70)
+"""Ages around which events like a candidate are counted; one in between counts to both, on a logarithmic scale."""
 
 
 class Interaction(nn.Module):
@@ -31,6 +36,10 @@ class Interaction(nn.Module):
         self.event = nn.Linear(width + _AGE_WIDTH, width)
         self.kind = nn.Embedding(len(c.EVENT_TYPES), width)
         self.norm = nn.LayerNorm(width)
+        self.knots: Tensor
+        self.register_buffer("knots", torch.tensor(_AGES_DAYS).log(), persistent=False)
+        self.response = nn.Linear((1 + facets) * len(_AGES_DAYS), width)
+        nn.init.zeros_(self.response.weight)
         self.looks = nn.ModuleList(_Look(1 + facets, settings) for _ in range(settings.interaction_layers))
 
     def forward(self, y_BND: Tensor, e_BLD: Tensor, kind_BL: Tensor, age_BL: Tensor, real_BL: Tensor,
@@ -42,10 +51,22 @@ class Interaction(nn.Module):
         """
         ages = torch.cat([gap_features(age_BL), calendar_features(age_BL)], dim=-1) * self.settings.use_time_gaps
         event = self.norm(self.event(torch.cat([e_BLD, ages], dim=-1)) + self.kind(kind_BL))
-        found = torch.zeros_like(y_BND)
+        found = self.response(self.counts(age_BL, real_BL, same_BMLN))
         for look in self.looks:
             found = found + look(y_BND + found, event, ages, real_BL, same_BMLN)
         return found
+
+    def counts(self, age_BL: Tensor, real_BL: Tensor, same_BMLN: Tensor) -> Tensor:
+        """(B, N, M * ages): log of one more than the events that are like the candidate in each way, around each age."""
+        ages = len(self.knots)
+        at = (age_BL.clamp(min=1).double() / DAY_US).log().float().clamp(self.knots[0], self.knots[-1])
+        after = torch.bucketize(at, self.knots).clamp(1, ages - 1)
+        place = after - 1 + (at - self.knots[after - 1]) / (self.knots[after] - self.knots[after - 1])
+        about = (1 - (place[..., None] - torch.arange(ages, device=place.device)).abs()).clamp(min=0)
+        if not self.settings.use_time_gaps:
+            about = about.mean(dim=-1, keepdim=True).expand_as(about)
+        about = (about * real_BL[..., None]).transpose(1, 2)
+        return torch.log1p(about[:, None] @ same_BMLN).flatten(1, 2).transpose(1, 2)
 
 
 class _Look(nn.Module):

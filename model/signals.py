@@ -12,6 +12,7 @@ import numpy as np
 
 from conf import columns as c
 from conf.settings import Model as ModelSettings
+from model.ages_taken import AGES_TAKEN, ages_taken
 from model.audience import HALF_LIVES
 from model.catalogue import Catalogue
 from model.item_state import DECAYED, FEATURES, ItemState
@@ -19,12 +20,14 @@ from model.neighbors import Near
 from model.own_history import PERSONAL, REPEATS, Own, own_names, personal, share
 from model.slate import SOURCES, Slates
 from model.users import PROFILE_AT, UserBatch
-from model.within_slate import compare
+from model.within_slate import compare, standings
 
 _FLOOR = 0.02
 _AUDIENCE = (*(f"audience_{h}" for h in HALF_LIVES), *(f"audience_share_{h}" for h in HALF_LIVES))
 _RETRIEVAL = ("retrieval_score", "retrieval_taste", "retrieval_popularity", "retrieval_repeat")
 _AFFINITY = ("category_long", "category_short")
+_STANDS = ("newest", "best")
+"""Of those on the slate that share a facet."""
 _USER = (c.user_events("all"), "user_recency_days", "user_items_all", "user_repeat_share")
 
 
@@ -45,13 +48,14 @@ def signal_names(facets: tuple[str, ...]) -> tuple[str, ...]:
 
 def _plain_names(facets: tuple[str, ...]) -> tuple[str, ...]:
     sources = [f"source_{s}" for s in SOURCES]
+    stands = [f"facet_{j}_{way}" for j in range(len(facets)) for way in _STANDS]
     return (*FEATURES, *PERSONAL, "neighbor_next", "neighbor_like", *_AUDIENCE, *_RETRIEVAL, *_AFFINITY, *own_names(facets),
-            *sources, *_USER)  # fmt: skip
+            *sources, *stands, *AGES_TAKEN, *_USER)  # fmt: skip
 
 
 def _main_names(facets: tuple[str, ...]) -> tuple[str, ...]:
     return (*DECAYED, "item_age_days", *REPEATS, "repeat_recency", "repeat_due", "neighbor_next", "neighbor_like",
-            *_AUDIENCE, *_RETRIEVAL[:2], *own_names(facets))  # fmt: skip
+            *_AUDIENCE, *_RETRIEVAL[:2], *own_names(facets), *AGES_TAKEN)  # fmt: skip
 
 
 def build_signals(
@@ -66,7 +70,8 @@ def build_signals(
     settings: ModelSettings,
 ) -> np.ndarray:
     """Signals as (B, N, len(signal_names)) float32; zeros at padded candidates. Without
-    ``use_repeats`` nothing tells what the user had of the candidate itself, without ``use_time_gaps`` nothing of habits in time.
+    ``use_repeats`` nothing tells what the user had of the candidate itself, without ``use_time_gaps`` nothing of habits in time,
+    without ``use_slate`` nothing of who beside it shares a facet, without ``use_item_time`` nothing of the ages that the user likes.
     """
     real = slates.item >= 0
     safe = np.where(real, slates.item, 0)
@@ -85,6 +90,9 @@ def build_signals(
     parts += [own.habits_of_items(slates.item, catalogue) * np.float32(settings.use_repeats), own.of_facets(safe, catalogue)]
     told = np.array([settings.use_repeats or s != "repeats" for s in SOURCES])
     parts.append(((slates.source[..., None] >> np.arange(len(SOURCES))) & told).astype(np.float32))
+    stands = np.stack([-state.column("item_age_days")[safe], score], axis=2)
+    parts.append(standings(catalogue.facet_code[safe], stands, real) * np.float32(settings.use_slate))
+    parts.append(ages_taken(users, safe, state) * np.float32(settings.use_item_time))
     parts.append(np.broadcast_to(_context(users)[:, None, :], (*safe.shape, len(_USER))))
     names = _plain_names(catalogue.facet_names)
     main = [names.index(n) for n in _main_names(catalogue.facet_names)]

@@ -78,6 +78,20 @@ def test_the_age_of_events_matters_only_when_time_gaps_are_used() -> None:
         assert same != used
 
 
+@torch.no_grad()
+def test_events_like_a_candidate_are_counted_by_how_long_ago_they_were() -> None:
+    days = torch.tensor([[2, 2, 24, 1000, 2]]) * DAY
+    same = torch.zeros(1, 3, 5, 2)
+    same[0, 0, 0, 0] = same[0, 1, 1, 0] = same[0, 1, 2:, 0] = 1  # the second candidate is like none of them
+    real = torch.tensor([[True, True, True, True, False]])
+    for used in (True, False):
+        look = Interaction(2, settings(model={"width": 16, "use_time_gaps": used}).model)
+        many = look.counts(days, real, same)[0].expm1().unflatten(-1, (3, -1))
+        assert many.sum(dim=-1).tolist() == [[pytest.approx(1), pytest.approx(3), 0.0], [0.0, 0.0, 0.0]]
+        told = [pytest.approx(1), pytest.approx(1), pytest.approx(1)] if used else [pytest.approx(3 / many.shape[-1])] * 3
+        assert many[0, 1, [3, 10, 12]].tolist() == told, "around two days, 24, and 70 or more"
+
+
 @pytest.mark.parametrize("switch", ["use_interaction", "use_slate"])
 @torch.no_grad()
 def test_a_component_that_is_off_has_no_weights(switch: str) -> None:

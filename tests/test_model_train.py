@@ -133,12 +133,15 @@ def collected(made: TrainSpec, monkeypatch: pytest.MonkeyPatch) -> list[AnchorSl
     return found
 
 
-def test_without_repeats_no_signal_tells_what_the_user_had_of_a_candidate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("switch", "says"), [("use_repeats", "repeat"), ("use_slate", "newest"), ("use_slate", "best"), ("use_item_time", "age_taken")]
+)
+def test_a_component_that_is_off_tells_no_signal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, switch: str, says: str) -> None:
     for told in (True, False):
-        made = world(tmp_path, model={"width": 16, "dropout": 0.0, "use_repeats": told})
+        made = world(tmp_path, model={"width": 16, "dropout": 0.0, switch: told})
         slate = collected(made, monkeypatch)[-1]
         names = signal_names(slate.moment.catalogue.facet_names)
-        own = [j for j, name in enumerate(names) if "repeat" in name and name != "user_repeat_share"]
+        own = [j for j, name in enumerate(names) if says in name and name != "user_repeat_share"]
         rows = slate.signals[slate.item >= 0][:, own]
         assert (rows == rows[0]).all() != told
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from model.within_slate import compare
+from model.within_slate import compare, standings
 
 
 def compared(main: np.ndarray, real: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -46,3 +46,22 @@ def test_both_are_those_of_the_slow_way(seed: int) -> None:
             assert rank[b, real[b]].tolist() == (1 / (1 + greater)).astype(np.float32).tolist()
             expected = np.clip((value - value.mean(axis=0)) / np.maximum(value.std(axis=0), 1e-3), -5, 5)
             np.testing.assert_allclose(standard[b, real[b]][:, :2], expected[:, :2], atol=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_standings_are_those_of_the_slow_way(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    users, candidates = 40, 17
+    code = rng.integers(-1, 4, (users, candidates, 2))
+    value = rng.integers(-3, 4, (users, candidates, 3)) * rng.choice([1.0, 1e30, 1e-30], (users, candidates, 3))
+    real = np.arange(candidates) < rng.integers(0, candidates + 1, users)[:, None]
+    want = np.zeros((users, candidates, 2, 3))
+    for b, n, m in zip(*np.nonzero(real[..., None] & (code >= 0)), strict=True):
+        like = real[b] & (code[b, :, m] == code[b, n, m])
+        want[b, n, m] = 1 / (1 + (value[b, like].astype(np.float32) > value[b, n].astype(np.float32)).sum(axis=0))
+    np.testing.assert_allclose(standings(code, value, real).reshape(want.shape), want, rtol=1e-6)
+
+
+def test_only_what_shares_a_facet_stands_before_a_candidate() -> None:
+    newest = standings(np.array([[[7], [7], [3], [-1]]]), np.array([[[1.0], [2.0], [0.0], [9.0]]]), np.ones((1, 4), bool))
+    assert newest[0, :, 0].tolist() == [0.5, 1.0, 1.0, 0.0]
