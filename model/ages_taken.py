@@ -21,13 +21,10 @@ def ages_taken(users: UserBatch, item_bn: np.ndarray, state: ItemState) -> np.nd
     """(B, N, len(AGES_TAKEN)) float32: log of the share of the user's events that found their items at the candidate's age; of
     all of the sequence, and of it with each event counting a tenth less than the next.
     """
-    days = np.expm1(state.column("item_age_days").astype(np.float64))
     row, at = np.nonzero((users.item >= 0) & (state.sales[np.maximum(users.item, 0)] > 0))
-    age = days[users.item[row, at]] - (state.as_of_us - users.us[row, at]) / DAY_US
-    then, share = _between(age)
+    then, share = _between(_days(state, users.item[row, at]) - (state.as_of_us - users.us[row, at]) / DAY_US)
     bin_of = row * len(_AGES_DAYS) + then
-    now, rest = _between(days)
-    lower, above = now[item_bn], rest[item_bn]
+    lower, above = _between(_days(state, item_bn))
     out = np.empty((*item_bn.shape, len(AGES_TAKEN)), np.float32)
     size = len(users) * len(_AGES_DAYS)
     for j, weight in enumerate((np.ones(len(row)), 0.9 ** (users.length[row] - 1 - at))):
@@ -36,6 +33,11 @@ def ages_taken(users: UserBatch, item_bn: np.ndarray, state: ItemState) -> np.nd
         log = np.log(many / many.sum(axis=1, keepdims=True))
         out[..., j] = (1 - above) * np.take_along_axis(log, lower, 1) + above * np.take_along_axis(log, lower + 1, 1)
     return out
+
+
+def _days(state: ItemState, item: np.ndarray) -> np.ndarray:
+    """Ages of items at as_of."""
+    return np.expm1(state.column("item_age_days")[item].astype(np.float64))
 
 
 def _between(days: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
