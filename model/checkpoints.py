@@ -28,7 +28,7 @@ from model.progress import Progress
 
 _MANIFEST, _TENSORS, _ABOUT = "manifest.json", "state.safetensors", "state.json"
 _STEP, _ANCHOR = "step-", "anchor-"
-_SCHEMA = 2
+_SCHEMA = 3
 _MOST_HEADER = 10 * 2**20
 
 Saved = tuple[dict[str, Tensor], dict[str, Any]]

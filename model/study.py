@@ -29,13 +29,14 @@ from model.events import read_events
 from model.labels import anchor_labels
 from model.loop import Loop, NonFiniteLoss
 from model.metrics import Draws, poisson_weights
-from model.ranker_training import AnchorSlates, RankerTrainer, collect
+from model.ranker_training import AnchorSlates, RankerTrainer, collect, ndcg_each
 from model.search_space import changed, put
 from model.spec import StudySpec, TrainSpec, read_study
-from model.study_record import fail, finish, is_as_is, next_trial, open_study, stop
+from model.study_record import Judged, fail, finish, is_as_is, next_trial, open_study, stop, together
 from model.train import Trained, moment_at, read_state, read_users, train
 
-METRIC = "ndcg_at_10"
+METRIC, COVERAGE = "ndcg_at_10", "coverage_at_10"
+_PLACES = 10
 
 
 def work(spec: StudySpec) -> None:
@@ -53,13 +54,14 @@ def _attempt(study: optuna.Study, spec: StudySpec, trial: optuna.Trial) -> None:
     settings = put(spec.base.settings, values)
     told = "the settings in use" if is_as_is(trial) else ", ".join(f"{k} {v}" for k, v in values.items())
     _say(f"trial {trial.number} begins: {told}")
-    done: list[Draws] = []
+    done: list[Judged] = []
     try:
         with tracking.nested(spec.run, f"trial {trial.number}", trial.params | values, TrialPruned) as log:
             for step, anchor in enumerate(spec.held_out):
                 done.append(judge(spec, settings, anchor))
-                log(METRIC, done[-1].mean, step)
-                so_far = sum(done[1:], done[0]).mean
+                log(METRIC, done[-1].ndcg.mean, step)
+                log(COVERAGE, done[-1].coverage, step)
+                so_far = together(done).mean
                 trial.report(so_far, step)
                 if len(done) < spec.windows and not is_as_is(trial) and trial.should_prune():
                     raise TrialPruned
@@ -73,8 +75,8 @@ def _attempt(study: optuna.Study, spec: StudySpec, trial: optuna.Trial) -> None:
         _say(f"trial {trial.number}: {error}")
 
 
-def judge(spec: StudySpec, settings: dict[str, Any], anchor_us: int) -> Draws:
-    """NDCG@10 at a held-out anchor with these settings, over the users who then did something.
+def judge(spec: StudySpec, settings: dict[str, Any], anchor_us: int) -> Judged:
+    """What is shown at a held-out anchor with these settings to the users who then did something.
 
     Raises DataError where nobody did.
     """
@@ -83,10 +85,18 @@ def judge(spec: StudySpec, settings: dict[str, Any], anchor_us: int) -> Draws:
     slates = judged_slates(spec.base, training, trained)
     training_settings = trained.settings.training
     loop = Loop(training_settings, ALONE, Budget(training_settings.max_seconds, ALONE))
-    each = RankerTrainer(trained.ranker, trained.settings, loop).ndcg_each(slates)
+    scores = RankerTrainer(trained.ranker, trained.settings, loop).scores(slates)
+    each = ndcg_each(scores, slates.target, slates.labels, _PLACES)
     keys = np.array([_key(user) for user in slates.users.user_ids.to_pylist()])
     # The draws in use decide, whatever a trial changes: all trials must be drawn alike to be compared.
-    return Draws.of(each, poisson_weights(keys, spec.base.resolved_settings().evaluation.draws))
+    ndcg = Draws.of(each, poisson_weights(keys, spec.base.resolved_settings().evaluation.draws))
+    return Judged(ndcg, _coverage(scores, slates))
+
+
+def _coverage(scores: np.ndarray, slates: AnchorSlates) -> float:
+    """Share of what is on offer that stands in the first places of anybody who is judged."""
+    first = np.take_along_axis(slates.item, np.argsort(-scores, axis=1, kind="stable")[:, :_PLACES], 1)
+    return len(np.unique(first[first >= 0])) / max(int(slates.moment.state.available.sum()), 1)
 
 
 def judged_slates(base: TrainSpec, training: TrainSpec, trained: Trained) -> AnchorSlates:

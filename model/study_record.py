@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 import numpy as np
 import optuna
@@ -24,7 +25,15 @@ from model.spec import StudySpec
 _STARTUP = 3
 """Trials judged in full before one is stopped early, by comparison with their median."""
 _CHANCE = 0.05
-_AS_IS, _SUMS, _WINDOWS, _FAILED = "as_is", "sums", "windows", "failed"
+_AS_IS, _SUMS, _WINDOWS, _COVERAGE, _FAILED = "as_is", "sums", "windows", "coverage", "failed"
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A held-out window: NDCG@10, drawn over its users, and the share of the catalogue that stands in the first ten places of anybody."""
+
+    ndcg: Draws
+    coverage: float
 
 
 class StudyError(Exception):
@@ -70,12 +79,18 @@ def is_as_is(trial: FrozenTrial | Trial) -> bool:
     return bool(trial.user_attrs.get(_AS_IS))
 
 
-def finish(study: optuna.Study, trial: Trial, windows: Sequence[Draws]) -> None:
+def together(windows: Sequence[Judged]) -> Draws:
+    """NDCG@10 over the lists of all windows."""
+    return sum((one.ndcg for one in windows[1:]), windows[0].ndcg)
+
+
+def finish(study: optuna.Study, trial: Trial, windows: Sequence[Judged]) -> None:
     """Keep what a trial reached: the mean over all judged lists, and the sums that another trial can be compared by."""
-    together = sum(windows[1:], windows[0])
-    trial.set_user_attr(_WINDOWS, [one.mean for one in windows])
-    trial.set_user_attr(_SUMS, {"total": together.total.tolist(), "weight": together.weight.tolist()})
-    study.tell(trial, together.mean)
+    found = together(windows)
+    trial.set_user_attr(_WINDOWS, [one.ndcg.mean for one in windows])
+    trial.set_user_attr(_COVERAGE, fmean(one.coverage for one in windows))
+    trial.set_user_attr(_SUMS, {"total": found.total.tolist(), "weight": found.weight.tolist()})
+    study.tell(trial, found.mean)
 
 
 def stop(study: optuna.Study, trial: Trial) -> None:
@@ -92,6 +107,11 @@ def fail(study: optuna.Study, trial: Trial, why: str) -> None:
 def each_window(trial: FrozenTrial) -> list[float]:
     """NDCG@10 of a finished trial in each window, oldest first."""
     return list(trial.user_attrs[_WINDOWS])
+
+
+def coverage(trial: FrozenTrial) -> float | None:
+    """Coverage@10 of a finished trial, the mean over its windows; None of one that was judged before coverage was."""
+    return trial.user_attrs.get(_COVERAGE)
 
 
 @dataclass(frozen=True)

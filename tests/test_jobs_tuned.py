@@ -28,11 +28,11 @@ model: {width: 16, dropout: 0.0}
 AS_OF = datetime(2026, 1, 31, tzinfo=UTC)
 
 
-def trial(number: int, value: float, **changes: object):
+def trial(number: int, value: float, coverage: float = 0.03, **changes: object):
     made = settings()
     params = in_use(made) | {path.replace("__", "."): new for path, new in changes.items()}
     found = create_trial(
-        state=TrialState.COMPLETE, value=value, params=params, distributions=space(made), user_attrs={"windows": [value, value]}
+        state=TrialState.COMPLETE, value=value, params=params, distributions=space(made), user_attrs={"windows": [value, value], "coverage": coverage}
     )
     found.number = number
     return found
@@ -78,6 +78,15 @@ def test_a_lead_that_may_be_chance_changes_nothing(study: StudySpec, tmp_path: P
     assert "keep the settings, the lead may be chance" in text
     assert ("its interval holds 0" in text) == (low < 0)
     assert "#     learning_rate: 0.00312" in text, "what was best is not lost"
+
+
+def test_a_lead_that_shows_less_of_the_catalogue_is_told_with_its_price(study: StudySpec, tmp_path: Path) -> None:
+    found = verdict(low=0.004)
+    for coverage, narrow in ((0.017, True), (0.028, False)):
+        best = trial(7, 0.32, coverage, slate__audience=7)
+        said = tuned.said(Verdict(found.as_is, (best, found.as_is), 1234, found.lead, 0.01, 3, 1))
+        assert "take its settings" in said and ("coverage@10 0.017 where it is 0.030" in said) == narrow
+    assert "Coverage@10 with the settings in use 0.030, with the best 0.030" in file(found, study, tmp_path).read_text()
 
 
 def test_nothing_better_and_too_few_lists_are_said(study: StudySpec) -> None:

@@ -19,7 +19,7 @@ from model.metrics import Draws, poisson_weights
 from model.ranker_training import AnchorSlates
 from model.search_space import SPACE, changed, in_use, look_up, put, space
 from model.spec import RunRef, StudySpec, read_study, write_spec
-from model.study_record import StudyError, forget_abandoned, is_as_is, next_trial, open_study, verdict
+from model.study_record import Judged, StudyError, coverage, forget_abandoned, is_as_is, next_trial, open_study, verdict
 from model.train import Trained, train
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -150,9 +150,10 @@ def judge(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, int]]:
     seen: list[tuple[float, int]] = []
     noise = np.random.default_rng(0).normal(0, 0.05, USERS)
 
-    def judged(spec: StudySpec, tried: dict, anchor: int) -> Draws:
+    def judged(spec: StudySpec, tried: dict, anchor: int) -> Judged:
         seen.append((tried["slate"]["neighbors"], anchor))
-        return Draws.of(0.5 + noise - abs(tried["slate"]["neighbors"] - 40) / 100, WEIGHTS)
+        ndcg = 0.5 + noise - abs(tried["slate"]["neighbors"] - 40) / 100
+        return Judged(Draws.of(ndcg, WEIGHTS), tried["slate"]["neighbors"] / 100)
 
     monkeypatch.setattr(study, "judge", judged)
     return seen
@@ -172,6 +173,7 @@ def test_the_first_trial_is_of_the_settings_in_use_and_the_best_is_no_worse(tmp_
     assert len(found.ranked) == 4 and found.as_is.number == 0 and found.lists == USERS
     assert found.best.value == max(trial.value for trial in tries(made)) >= found.as_is.value
     assert found.settled and found.lead.interval.low > 0, "neighbors are 8 in use, and 40 is plainly better"
+    assert coverage(found.as_is) == pytest.approx(0.08) and coverage(found.best) > 0.08
 
 
 def test_a_stopped_study_goes_on_as_if_it_had_not_been(tmp_path: Path, judge: list) -> None:
@@ -234,7 +236,7 @@ def test_trials_that_lag_are_stopped_and_marked_so_in_mlflow(tmp_path: Path, jud
 
 
 def test_settings_that_cannot_be_trained_with_are_a_failed_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def diverge(spec: StudySpec, tried: dict, anchor: int) -> Draws:
+    def diverge(spec: StudySpec, tried: dict, anchor: int) -> Judged:
         raise study.NonFiniteLoss("encoder: loss is nan; lower training.learning_rate")
 
     monkeypatch.setattr(study, "judge", diverge)
@@ -247,7 +249,7 @@ def test_settings_that_cannot_be_trained_with_are_a_failed_trial(tmp_path: Path,
 
 def test_a_lead_by_chance_is_told_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     random = np.random.default_rng(2)
-    monkeypatch.setattr(study, "judge", lambda *_: Draws.of(random.random(USERS), WEIGHTS))
+    monkeypatch.setattr(study, "judge", lambda *_: Judged(Draws.of(random.random(USERS), WEIGHTS), 0.5))
     made = asked(tmp_path, trials=8)
     study.work(made)
     found = verdict(open_study(made))
@@ -279,5 +281,6 @@ def test_a_real_study_never_trains_on_what_judges_it(tmp_path: Path, monkeypatch
         assert max(training.anchors_us) + WEEK <= HELD_OUT
     assert told[0].settings == made.base.settings != told[1].settings
     found = verdict(open_study(made))
+    assert 0 < coverage(found.as_is) <= 1
     assert 0 < found.as_is.value < 1 and found.lists == len({u for u, _, t in SHOP if t >= HELD_OUT})
 
