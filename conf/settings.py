@@ -129,9 +129,9 @@ class Model(Node):
     interaction_layers: Positive = 1
     slate_layers: Positive = 1
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    use_item_time: bool = Field(True, description="f_item: the Transformer over the item's series")
-    use_interaction: bool = Field(True, description="g: cross-attention of candidate and events")
-    use_slate: bool = Field(True, description="h: attention between the candidates of a slate")
+    use_item_time: bool = Field(True, description="f_item: the Transformer over the item's series, and how often a user takes items of its age")
+    use_interaction: bool = Field(True, description="g: cross-attention of candidate and events, and counts of those that are like it")
+    use_slate: bool = Field(True, description="h: attention between the candidates of a slate, and where each stands among those that share a facet")
     use_repeats: bool = Field(True, description="the repeat term and its signals")
     use_time_gaps: bool = Field(True, description="encodings of time gaps and event ages, habits of the day and the week")
 
