@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from model.item_state import DAY_US, ItemState
-from model.users import UserBatch
+from model.own_history import Own
 
 AGES_TAKEN = ("age_taken", "age_taken_lately")
 _AGES_DAYS = (1 / 24, 1 / 4, 1, 3, 7, 28, 90, 365)
@@ -17,19 +17,19 @@ _PRIOR = 0.5
 """Events that every age has to begin with: of a user with few events little is said."""
 
 
-def ages_taken(users: UserBatch, item_bn: np.ndarray, state: ItemState) -> np.ndarray:
+def ages_taken(own: Own, item_bn: np.ndarray, state: ItemState) -> np.ndarray:
     """(B, N, len(AGES_TAKEN)) float32: log of the share of the user's events that found their items at the candidate's age; of
     all of the sequence, and of it with each event counting a tenth less than the next.
     """
-    row, at = np.nonzero((users.item >= 0) & (state.sales[np.maximum(users.item, 0)] > 0))
-    then, share = _between(_days(state, users.item[row, at]) - (state.as_of_us - users.us[row, at]) / DAY_US)
-    bin_of = row * len(_AGES_DAYS) + then
+    known = state.sales[own.item] > 0
+    then, share = _between(_days(state, own.item[known]) - (state.as_of_us - own.us[known]) / DAY_US)
+    bin_of = own.row[known] * len(_AGES_DAYS) + then
     lower, above = _between(_days(state, item_bn))
     out = np.empty((*item_bn.shape, len(AGES_TAKEN)), np.float32)
-    size = len(users) * len(_AGES_DAYS)
-    for j, weight in enumerate((np.ones(len(row)), 0.9 ** (users.length[row] - 1 - at))):
+    size = len(item_bn) * len(_AGES_DAYS)
+    for j, weight in enumerate((np.ones(len(then)), own.recent[known])):
         events = np.bincount(bin_of, weight * (1 - share), size) + np.bincount(bin_of + 1, weight * share, size)
-        many = events.reshape(len(users), -1) + _PRIOR
+        many = events.reshape(len(item_bn), -1) + _PRIOR
         log = np.log(many / many.sum(axis=1, keepdims=True))
         out[..., j] = (1 - above) * np.take_along_axis(log, lower, 1) + above * np.take_along_axis(log, lower + 1, 1)
     return out

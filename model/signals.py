@@ -92,7 +92,7 @@ def build_signals(
     parts.append(((slates.source[..., None] >> np.arange(len(SOURCES))) & told).astype(np.float32))
     stands = np.stack([-state.column("item_age_days")[safe], score], axis=2)
     parts.append(standings(catalogue.facet_code[safe], stands, real) * np.float32(settings.use_slate))
-    parts.append(ages_taken(users, safe, state) * np.float32(settings.use_item_time))
+    parts.append(ages_taken(own, safe, state) * np.float32(settings.use_item_time))
     parts.append(np.broadcast_to(_context(users)[:, None, :], (*safe.shape, len(_USER))))
     names = _plain_names(catalogue.facet_names)
     main = [names.index(n) for n in _main_names(catalogue.facet_names)]

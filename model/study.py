@@ -28,7 +28,7 @@ from model.distributed import ALONE, set_threads
 from model.events import read_events
 from model.labels import anchor_labels
 from model.loop import Loop, NonFiniteLoss
-from model.metrics import Draws, poisson_weights
+from model.metrics import Draws, coverage, poisson_weights
 from model.ranker_training import AnchorSlates, RankerTrainer, collect, ndcg_each
 from model.search_space import changed, put
 from model.spec import StudySpec, TrainSpec, read_study
@@ -90,13 +90,13 @@ def judge(spec: StudySpec, settings: dict[str, Any], anchor_us: int) -> Judged:
     keys = np.array([_key(user) for user in slates.users.user_ids.to_pylist()])
     # The draws in use decide, whatever a trial changes: all trials must be drawn alike to be compared.
     ndcg = Draws.of(each, poisson_weights(keys, spec.base.resolved_settings().evaluation.draws))
-    return Judged(ndcg, _coverage(scores, slates))
+    return Judged(ndcg, coverage(_shown(scores, slates), _PLACES, int(slates.moment.state.available.sum())))
 
 
-def _coverage(scores: np.ndarray, slates: AnchorSlates) -> float:
-    """Share of what is on offer that stands in the first places of anybody who is judged."""
+def _shown(scores: np.ndarray, slates: AnchorSlates) -> list[list[int]]:
+    """The first places of each list, fewer where the slate has fewer."""
     first = np.take_along_axis(slates.item, np.argsort(-scores, axis=1, kind="stable")[:, :_PLACES], 1)
-    return len(np.unique(first[first >= 0])) / max(int(slates.moment.state.available.sum()), 1)
+    return [items[items >= 0].tolist() for items in first]
 
 
 def judged_slates(base: TrainSpec, training: TrainSpec, trained: Trained) -> AnchorSlates:

@@ -30,7 +30,7 @@ _AS_IS, _SUMS, _WINDOWS, _COVERAGE, _FAILED = "as_is", "sums", "windows", "cover
 
 @dataclass(frozen=True)
 class Judged:
-    """A held-out window: NDCG@10, drawn over its users, and the share of the catalogue that stands in the first ten places of anybody."""
+    """A held-out window: NDCG@10, drawn over its users, and the share of what is on offer that stands in the first ten places of anybody."""
 
     ndcg: Draws
     coverage: float

@@ -22,34 +22,6 @@ def compare(main_bnf: np.ndarray, real_bn: np.ndarray, standard_bnf: np.ndarray,
         rank_bnf[part] = _reciprocal_ranks(value, real_bn[part]).transpose(0, 2, 1)
 
 
-def _standardised(value: np.ndarray, real_bn: np.ndarray) -> np.ndarray:
-    weight = real_bn.astype(np.float32)
-    count = np.maximum(weight.sum(axis=1), 1)[:, None]
-    out = value - (np.einsum("bfn,bn->bf", value, weight) / count)[..., None]
-    out *= weight[:, None]
-    deviation = np.sqrt(np.einsum("bfn,bfn->bf", out, out) / count)
-    out /= np.maximum(deviation, 1e-3)[..., None]
-    return np.clip(out, -_LIMIT, _LIMIT, out=out)
-
-
-def _reciprocal_ranks(value: np.ndarray, real_bn: np.ndarray) -> np.ndarray:
-    rank, table = _ranks(value, real_bn), _reciprocals(value.shape[2])
-    return table.take(rank)
-
-
-def _ranks(value: np.ndarray, real_bn: np.ndarray) -> np.ndarray:
-    """(B, F, N) int32: number of greater values in the row, of what is real.
-
-    Sorted as whole numbers that hold the value, made to fall, and the place: numpy sorts rows of these by vectors.
-    """
-    falling = np.where(real_bn[:, None], np.float32(0) - value, np.float32(np.inf)) + np.float32(0)
-    bits = falling.view(np.int32)
-    bits ^= (bits >> 31) & 0x7FFFFFFF
-    key = bits.astype(np.int64) << _PLACE_BITS
-    place = _sort(key)
-    return _put_back(_starts(key), place)
-
-
 def standings(code_bnm: np.ndarray, value_bnv: np.ndarray, real_bn: np.ndarray) -> np.ndarray:
     """(B, N, M * V) float32: 1 / (1 + number of candidates with the same code and a greater value), for each code and value.
 
@@ -74,6 +46,33 @@ def standings(code_bnm: np.ndarray, value_bnv: np.ndarray, real_bn: np.ndarray) 
         found *= (code >= 0)[:, :, None]
         out[part] = found.transpose(0, 3, 1, 2)
     return out.reshape(users, candidates, -1)
+
+
+def _standardised(value: np.ndarray, real_bn: np.ndarray) -> np.ndarray:
+    weight = real_bn.astype(np.float32)
+    count = np.maximum(weight.sum(axis=1), 1)[:, None]
+    out = value - (np.einsum("bfn,bn->bf", value, weight) / count)[..., None]
+    out *= weight[:, None]
+    deviation = np.sqrt(np.einsum("bfn,bfn->bf", out, out) / count)
+    out /= np.maximum(deviation, 1e-3)[..., None]
+    return np.clip(out, -_LIMIT, _LIMIT, out=out)
+
+
+def _reciprocal_ranks(value: np.ndarray, real_bn: np.ndarray) -> np.ndarray:
+    return _reciprocals(value.shape[2]).take(_ranks(value, real_bn))
+
+
+def _ranks(value: np.ndarray, real_bn: np.ndarray) -> np.ndarray:
+    """(B, F, N) int32: number of greater values in the row, of what is real.
+
+    Sorted as whole numbers that hold the value, made to fall, and the place: numpy sorts rows of these by vectors.
+    """
+    falling = np.where(real_bn[:, None], np.float32(0) - value, np.float32(np.inf)) + np.float32(0)
+    bits = falling.view(np.int32)
+    bits ^= (bits >> 31) & 0x7FFFFFFF
+    key = bits.astype(np.int64) << _PLACE_BITS
+    place = _sort(key)
+    return _put_back(_starts(key), place)
 
 
 def _reciprocals(candidates: int) -> np.ndarray:

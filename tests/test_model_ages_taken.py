@@ -10,6 +10,7 @@ import pytest
 
 from model.ages_taken import ages_taken
 from model.item_state import DAY_US
+from model.own_history import Own
 
 AS_OF = 20_000 * DAY_US
 AGES = np.array([1.0, 10.0, 100.0, 0.0])
@@ -20,23 +21,14 @@ def state() -> SimpleNamespace:
     return SimpleNamespace(as_of_us=AS_OF, sales=np.array([5, 5, 5, 0]), column=lambda _: np.log1p(AGES))
 
 
-class Users(SimpleNamespace):
-    """Of each user the events (item, days before AS_OF), oldest first."""
-
-    def __init__(self, *events: list[tuple[int, float]]) -> None:
-        item, us = np.full((len(events), 4), -1), np.zeros((len(events), 4), np.int64)
-        for row, mine in enumerate(events):
-            for at, (what, days) in enumerate(mine):
-                item[row, at], us[row, at] = what, AS_OF - round(days * DAY_US)
-        super().__init__(item=item, us=us, length=np.array([len(mine) for mine in events]))
-
-    def __len__(self) -> int:
-        return len(self.length)
-
-
 def taken(*events: list[tuple[int, float]]) -> np.ndarray:
-    """(users, items, (all, lately)) of the three items that are known."""
-    return ages_taken(Users(*events), np.tile([0, 1, 2], (len(events), 1)), state())
+    """(users, items, (all, lately)) of the three items that are known; of each user the events (item, days before AS_OF), oldest first."""
+    item, us = np.full((len(events), 4), -1), np.zeros((len(events), 4), np.int64)
+    for row, mine in enumerate(events):
+        for at, (what, days) in enumerate(mine):
+            item[row, at], us[row, at] = what, AS_OF - round(days * DAY_US)
+    users = SimpleNamespace(item=item, us=us, length=np.array([len(mine) for mine in events]))
+    return ages_taken(Own.of(users, AS_OF, DAY_US, True), np.tile([0, 1, 2], (len(events), 1)), state())
 
 
 def test_an_event_counts_at_the_age_that_its_item_had_then() -> None:
