@@ -17,7 +17,7 @@ _MAIN = "ndcg@10"
 def show(judged: dict[datetime, Judged], together: Sums, horizon: timedelta) -> None:
     """Print recommenders, windows where there are several, and segments."""
     windows = sorted(judged)
-    names = sorted({who for who, _, _ in together}, key=lambda who: -together[who, ALL, _MAIN].mean)
+    names = sorted({who for who, _, _ in together}, key=lambda who: (-together[who, ALL, _MAIN].mean, who))
     best = next(who for who in names if who not in (KAIROS, SERVED, KNOWING))
     days = f"{horizon.days} days" if horizon >= timedelta(days=1) else str(horizon)
     lists = together[KAIROS, ALL, _MAIN].users
