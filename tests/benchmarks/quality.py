@@ -52,7 +52,7 @@ def recommenders() -> dict[str, Recommender]:
 def run(
     log: Annotated[list[str] | None, typer.Option(help="which logs; may be said several times (default: all)")] = None,
     peer: Annotated[list[str] | None, typer.Option(help="which methods; may be said several times (default: all)")] = None,
-    cutoff: Annotated[list[str] | None, typer.Option(help="which of the logs' cutoffs (default: all)")] = None,
+    cutoff: Annotated[list[str] | None, typer.Option(help="which moments, for instance 2019-01-01 (default: the log's own)")] = None,
     seed: Annotated[list[int] | None, typer.Option(help="for methods that draw; may be said several times (default: 0)")] = None,
     seconds: Annotated[int, typer.Option(help="what one fit of a neural peer may take")] = 420,
     logs: Annotated[Path | None, typer.Option(help="folder of the shared logs (default: KAIROS_LOGS)")] = None,
@@ -69,7 +69,7 @@ def run(
         except MissingError as missing:
             console.print(f"skipped: {missing}", style="yellow", markup=False)
             continue
-        for moment in [each for each in spec.cutoffs if cutoff is None or each in cutoff]:
+        for moment in cutoff or spec.cutoffs:
             split = Split.at(spec, events, moment)
             console.rule(f"{spec.name} at {moment}: {len(split.past):,} events, {len(split.users):,} users judged", align="left")
             for method in methods:
