@@ -239,10 +239,11 @@ class Settings(Node):
     def anchors(self) -> int:
         """How many past moments training learns from.
 
-        A short window has few labels, so it takes more of them; of long ones the log has few, so they may overlap.
+        A short window has few labels, so it takes more of them, of a day two weeks; of long ones the log has few, so they may overlap.
         """
-        few = _SHORT < self.horizon < _LONG
-        return self.training.anchors or (4 if few else 10)
+        if self.training.anchors:
+            return self.training.anchors
+        return 14 if self.horizon <= _SHORT else 4 if self.horizon < _LONG else 20
 
     @property
     def anchor_every(self) -> timedelta:

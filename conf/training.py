@@ -22,7 +22,7 @@ class Training(Node):
     """How the model is fitted."""
 
     anchors: Positive | None = Field(
-        None, description="past as_of moments to learn from; 4 if not set, 10 for a horizon up to two days or from 30 days"
+        None, description="past as_of moments to learn from; 4 if not set, 14 for a horizon up to two days, 20 for one from 30 days"
     )
     anchor_every: Duration | None = Field(
         None, description="distance between anchors; the horizon if not set, a third of one from 30 days"
