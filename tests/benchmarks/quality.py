@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -52,7 +53,7 @@ def recommenders() -> dict[str, Recommender]:
 def run(
     log: Annotated[list[str] | None, typer.Option(help="which logs; may be said several times (default: all)")] = None,
     peer: Annotated[list[str] | None, typer.Option(help="which methods; may be said several times (default: all)")] = None,
-    cutoff: Annotated[list[str] | None, typer.Option(help="which moments, for instance 2019-01-01 (default: the log's own)")] = None,
+    cutoff: Annotated[list[datetime] | None, typer.Option(formats=["%Y-%m-%d", "%Y-%m-%dT%H"], help="which moments (default: the log's own)")] = None,
     seed: Annotated[list[int] | None, typer.Option(help="for methods that draw; may be said several times (default: 0)")] = None,
     seconds: Annotated[int, typer.Option(help="what one fit of a neural peer may take")] = 420,
     logs: Annotated[Path | None, typer.Option(help="folder of the shared logs (default: KAIROS_LOGS)")] = None,
@@ -71,7 +72,7 @@ def run(
             continue
         for moment in cutoff or spec.cutoffs:
             split = Split.at(spec, events, moment)
-            console.rule(f"{spec.name} at {moment}: {len(split.past):,} events, {len(split.users):,} users judged", align="left")
+            console.rule(f"{spec.name} at {moment_of(split.cutoff)}: {len(split.past):,} events, {len(split.users):,} users judged", align="left")
             for method in methods:
                 for number in (seed or [0]) if method.seeded else [0]:
                     try:
