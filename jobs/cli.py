@@ -7,18 +7,19 @@ import enum
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
 from conf.load import SettingsError, load
 from conf.settings import Settings
 from jobs.errors import JobError, UsageError
+from jobs.failures import THROWN, reason
 from jobs.progress import console, fail
 from jobs.session import kept_log, open_session
 from jobs.table_io import Warehouse
@@ -93,8 +94,9 @@ def run(body: Body, name: str, settings_file: Path, as_of: str | None, mode: str
         return 0
     except JobError as error:
         return fail(name, error)
-    except PySparkException as error:
+    except THROWN as error:
         console.print(traceback.format_exc(), style="dim", markup=False)
-        return fail(name, JobError(f"Spark failed: {str(error).splitlines()[0]}{kept_log()}"))
+        return fail(name, JobError(f"{reason(error)}{kept_log()}"))
     finally:
-        spark.stop()
+        with suppress(*THROWN):  # it may be gone
+            spark.stop()

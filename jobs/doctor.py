@@ -27,6 +27,7 @@ from conf.load import SettingsError, load
 from conf.settings import Settings
 from features.contracts import TABLES
 from jobs.errors import JobError, UsageError
+from jobs.failures import reason
 from jobs.java import java_problem
 from jobs.models import tracking_uri
 from jobs.progress import console, fail
@@ -234,7 +235,7 @@ def executors(spark: SparkSession) -> Iterator[Finding]:
         yield Finding(
             "executors",
             "fault",
-            str(error).splitlines()[0],
+            reason(error),
             "install the same environment on them; set PYSPARK_PYTHON to its Python",
         )
         return

@@ -17,6 +17,7 @@ from pyspark.sql import functions as F
 
 from features.contracts import RUNS
 from jobs import progress
+from jobs.failures import THROWN, reason
 from jobs.table_io import Warehouse, schema
 
 
@@ -44,7 +45,7 @@ def recorded(warehouse: Warehouse, job: str, mode: str | None, as_of: datetime) 
     try:
         yield run
     except BaseException as error:
-        run.message = " ".join(str(error).split())[:2000] or type(error).__name__
+        run.message = (reason(error) if isinstance(error, THROWN) else " ".join(str(error).split()))[:2000] or type(error).__name__
         with contextlib.suppress(Exception):  # the first failure is the one to report
             _append(warehouse, run, "failed", started, time.monotonic() - tick)
         raise

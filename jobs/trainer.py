@@ -20,11 +20,11 @@ from datetime import datetime
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
 from conf.settings import Settings, Training
 from jobs.errors import BusyError, ModelGateError
+from jobs.failures import THROWN, reason
 from jobs.progress import console
 from model.gate import recipe
 from model.life import Watch, refused
@@ -99,8 +99,8 @@ def _on_executors(spark: SparkSession, told: list[str], processes: int, watch: W
     try:
         with _watched(watch, lambda: context.cancelJobGroup(group)):
             distributor.run(entry, told)
-    except (RuntimeError, PySparkException) as error:
-        raise ModelGateError(f"model.train on Spark's executors failed: {' '.join(str(error).split())[:300]}") from error
+    except (RuntimeError, *THROWN) as error:
+        raise ModelGateError(f"model.train on Spark's executors failed: {reason(error)[:300]}") from error
     finally:
         context.setLocalProperty("spark.jobGroup.id", "")
 
