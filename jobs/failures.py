@@ -2,35 +2,37 @@
 
 from __future__ import annotations
 
-import errno
+from itertools import takewhile
 
-from py4j.protocol import Py4JError
+from py4j.protocol import Py4JError, Py4JNetworkError
 from pyspark.errors import PySparkException
 
 #: What is thrown when it is not a job's own error: by Spark, by the JVM or for want of it, by the file system.
 THROWN = (PySparkException, Py4JError, OSError)
 _CAUSE = "Caused by: "
-_ADVICE = (
-    (("No space left on device", f"[Errno {errno.ENOSPC}]"), "free room where the warehouse and Spark's local folder (spark.local.dir) lie, then run it again"),
-    (("OutOfMemoryError", "Java heap space"), "give the JVM more: spark.driver_memory, or the executors' memory in spark.conf"),
-    (("Answer from Java side is empty", "Error while sending or receiving", "Connection refused"), "the JVM is gone; if the system killed it for its memory, lower spark.driver_memory"),
-)
+_TRACEBACK = "Traceback (most recent call last)"
+_ADVICE = {
+    "No space left on device": "free room where the warehouse and Spark's local folder (spark.local.dir) lie, then run it again",
+    "OutOfMemoryError": "give the JVM more: spark.driver_memory, or the executors' memory in spark.conf",
+}
+_GONE = "the JVM is gone; if the system killed it for its memory, lower spark.driver_memory"
 
 
 def reason(error: BaseException) -> str:
     """The deepest cause that is named, without stack frames; with advice where there is some."""
     told = _deepest(str(error)) or type(error).__name__
-    advice = next((words for signs, words in _ADVICE if any(sign in told for sign in signs)), None)
+    # By type: a store or a registry that refuses a connection says the same words.
+    gone = isinstance(error, (Py4JNetworkError, ConnectionRefusedError))
+    advice = _GONE if gone else next((words for sign, words in _ADVICE.items() if sign in told), None)
     return f"{told}; {advice}" if advice else told
 
 
 def _deepest(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    causes = [line.removeprefix(_CAUSE) for line in lines if line.startswith(_CAUSE)]
-    if causes:
-        return causes[-1]
-    said = [line for line in lines if not line.startswith("at ")]
-    if any(line.startswith("Traceback (most recent call last)") for line in said):  # of a Python worker: its error comes last
-        return said[-1]
-    # "An error occurred while calling o14.save." says nothing; the next line names the exception.
-    return next((line.removeprefix(": ") for line in said if not line.startswith("An error occurred while calling")), "")
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("An error occurred while calling")]
+    causes = [k for k, line in enumerate(lines) if line.startswith(_CAUSE)]
+    said = list(takewhile(lambda line: not line.startswith("\tat "), lines[causes[-1] if causes else 0 :]))
+    if not said:
+        return ""
+    # What failed in a Python worker is the last line of its traceback.
+    line = said[-1] if any(_TRACEBACK in line for line in said) else said[0]
+    return line.removeprefix(_CAUSE).removeprefix(": ").strip()
