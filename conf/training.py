@@ -11,7 +11,7 @@ from conf.nodes import Count, Duration, Node, Positive, Share
 
 
 class Augment(Node):
-    """Histories that might have been, for the encoder to learn from (model/augment.py). All off: none was better where it was tried."""
+    """Histories that might have been, for the encoder to learn from (model/training/augment.py). All off: none was better where it was tried."""
 
     crop: Share = Field(0.0, description="up to this share of the oldest events of a window is left out")
     mask: Share = Field(0.0, description="an event's item is read as unknown with this chance")
@@ -35,7 +35,7 @@ class Training(Node):
     epochs: Positive = 3
     ranker_steps: Positive = Field(180, description="on a small log the ranker goes on after its epochs, until it has taken so many steps")
     ranker_epochs: Positive = Field(9, description="but sees everyone no more often than this, or its epochs if they are more: of a few dozen users it would learn each by heart")
-    early_stopping: bool = Field(False, description="how often the ranker sees everyone is found at the newest anchor, by rankers of those before (model/early_stopping.py); twice its time")
+    early_stopping: bool = Field(False, description="how often the ranker sees everyone is found at the newest anchor, by rankers of those before (model/training/early_stopping.py); twice its time")
     signal_prior: Annotated[float, Field(ge=0)] = Field(100, description="the ranker leans on the best single signal as if that had spoken for so many labelled users, within bounds; 0: not at all")
     batch_users: Positive = 128
     negatives: Positive = 512

@@ -33,8 +33,8 @@ from jobs.models import tracking_uri
 from jobs.progress import console, fail
 from jobs.session import open_session
 from jobs.table_io import Warehouse
-from model import champions
-from model.registry import RegistryError
+from model.versions import champions
+from model.versions.registry import RegistryError
 
 _PACKAGE = "kairos-rec"
 _LEAST_FREE = 5 * 2**30

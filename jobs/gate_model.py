@@ -27,10 +27,12 @@ from jobs.errors import DataQualityError, ModelGateError
 from jobs.models import UsableModel, local, registry_errors, tracking_uri
 from jobs.progress import console, step
 from jobs.run_log import Run, recorded
-from model import champions, checkpoint, gate, inputs
-from model.checkpoint import Bundle, CheckpointError
+from model import gate
 from model.gate import Decision
-from model.registry import ModelVersion
+from model.training import inputs
+from model.versions import champions, checkpoint
+from model.versions.checkpoint import Bundle, CheckpointError
+from model.versions.registry import ModelVersion
 
 _MICROSECOND = timedelta(microseconds=1)
 

@@ -18,9 +18,10 @@ from jobs.errors import ModelGateError
 from jobs.house_rules import pinned_items
 from jobs.nights import newest_night
 from jobs.progress import console
-from model import champions, pinned, predict, registry
-from model.registry import ModelVersion
+from model import predict
 from model.spec import PredictSpec, TableRef
+from model.versions import champions, pinned, registry
+from model.versions.registry import ModelVersion
 
 
 @dataclass(frozen=True)

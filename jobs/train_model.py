@@ -18,12 +18,12 @@ from jobs.models import artifacts, references, tracking_uri
 from jobs.progress import console, step
 from jobs.run_log import recorded
 from jobs.trainer import run_trainer, training_folder
-from model import champions, checkpoint, registry, tracking
-from model.bundle_hash import bundle_hash
-from model.checkpoint import CheckpointError
-from model.registry import ModelVersion, RegistryError
-from model.report import REPORT
 from model.spec import TRAIN_TABLES, RunRef, TrainSpec
+from model.training.report import REPORT
+from model.versions import champions, checkpoint, registry, tracking
+from model.versions.bundle_hash import bundle_hash
+from model.versions.checkpoint import CheckpointError
+from model.versions.registry import ModelVersion, RegistryError
 
 _MICROSECOND = timedelta(microseconds=1)
 

@@ -27,7 +27,7 @@ from jobs.errors import BusyError, ModelGateError
 from jobs.failures import THROWN, reason
 from jobs.progress import console
 from model.gate import recipe
-from model.life import Watch, refused
+from model.machine.life import Watch, refused
 from model.spec import TrainSpec, write_spec
 
 _LOOK_EVERY = 2.0

@@ -1,7 +1,7 @@
 """Tries other settings on past windows -> ``<warehouse>/tuned/<domain>.yaml``, which says how far the best may be trusted.
 
 The newest anchors are held out: for each, a model is trained that knows nothing later, and what users then did judges it
-(model/study.py). What was tried is remembered: the same command goes on, with more ``tuning.trials`` it tries more. Nothing
+(model/tuning/study.py). What was tried is remembered: the same command goes on, with more ``tuning.trials`` it tries more. Nothing
 that is in use changes; a person copies the file.
 """
 
@@ -29,10 +29,10 @@ from jobs.run_log import recorded
 from jobs.train_model import built_anchors, train_spec
 from jobs.trainer import follow
 from jobs.tuned import said, settings_text, show
-from model import registry
-from model.search_space import changed
 from model.spec import RunRef, StudySpec, write_spec
-from model.study_record import StudyError, Verdict, forget_abandoned, open_study, verdict
+from model.tuning.search_space import changed
+from model.tuning.study_record import StudyError, Verdict, forget_abandoned, open_study, verdict
+from model.versions import registry
 
 
 def tune_model(context: Context) -> None:
@@ -111,7 +111,7 @@ def _work(spec: StudySpec) -> None:
     threads = spec.base.resolved_settings().training.threads
     with tempfile.TemporaryDirectory(prefix="kairos-tune-") as scratch, ThreadPoolExecutor(spec.parallel) as pool:
         write_spec(spec, file := Path(scratch) / "study.json")
-        command = [sys.executable, "-m", "model.study", "--spec", str(file)]
+        command = [sys.executable, "-m", "model.tuning.study", "--spec", str(file)]
         for each in [pool.submit(follow, "study", command, threads, spec.parallel) for _ in range(spec.parallel)]:
             each.result()
 

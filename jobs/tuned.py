@@ -12,9 +12,9 @@ from rich.table import Table as Grid
 from conf.settings import Settings
 from features.windows import from_micros
 from jobs.progress import console
-from model.search_space import changed, put
 from model.spec import StudySpec
-from model.study_record import Verdict, coverage, each_window
+from model.tuning.search_space import changed, put
+from model.tuning.study_record import Verdict, coverage, each_window
 
 _SHOWN = 5
 _NARROW = 0.9

@@ -1,6 +1,6 @@
 """Reads contract tables without a JVM: Delta at a pinned version, or parquet in tests, always as of a moment.
 
-Every read states its moment. Feature tables are read one ``as_of_ts`` partition at a time; events: ``model/events.py``.
+Every read states its moment. Feature tables are read one ``as_of_ts`` partition at a time; events: ``model/as_of/events.py``.
 """
 
 from __future__ import annotations

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from conf.settings import Model as ModelSettings
-from model.catalogue import Catalogue
-from model.device import on
-from model.item_state import DECAYED, FEATURE_AT, FEATURES, ItemState
-from model.item_temporal import ItemTable, ItemTower
-from model.pairs import Pairs
-from model.user_interest import UserInterest
-from model.users import Repeats, UserBatch
+from model.as_of.catalogue import Catalogue
+from model.as_of.item_state import DECAYED, FEATURE_AT, FEATURES, ItemState
+from model.as_of.pairs import Pairs
+from model.as_of.users import Repeats, UserBatch
+from model.layers.item_temporal import ItemTable, ItemTower
+from model.layers.user_interest import UserInterest
+from model.machine.device import on
 
 _POPULAR = (*DECAYED, "item_age_days", "item_freshness", "item_idle_days")
 _FLOOR = 0.02

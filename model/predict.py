@@ -13,14 +13,15 @@ import torch
 from pandas.util import hash_array
 
 from conf import columns as c
-from model import newcomers, reasons, rules
-from model.candidates import Candidates
-from model.device import accelerator, batch_on
-from model.memory import keep_freed
-from model.prepared import open_prepared, prepare
-from model.signals import signal_names
-from model.slate import PINNED
-from model.users import UserBatch
+from model.as_of.users import UserBatch
+from model.machine.device import accelerator, batch_on
+from model.machine.memory import keep_freed
+from model.scoring import reasons, rules
+from model.scoring.prepared import open_prepared, prepare
+from model.slate import newcomers
+from model.slate.candidates import Candidates
+from model.slate.signals import signal_names
+from model.slate.slate import PINNED
 
 __all__ = ["OUTPUT", "Scorer", "prepare", "score_batches"]
 
@@ -80,7 +81,7 @@ class Scorer:
         self.cold = _cold_list(self)
 
     def score(self, rows: pa.RecordBatch | pa.Table) -> pa.Table:
-        """Lists for users in the input format of ``model/users.py``: top_k rows a user (fewer only if the catalogue
+        """Lists for users in the input format of ``model/as_of/users.py``: top_k rows a user (fewer only if the catalogue
         has fewer), ranks from 1, ties by item_id. Users without history get the newcomers' list, marked cold.
         """
         table = pa.Table.from_batches([rows]) if isinstance(rows, pa.RecordBatch) else rows

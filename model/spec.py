@@ -1,7 +1,7 @@
 """What a training run is told: which tables at which versions, which moments, which settings. Plain JSON on disk.
 
 ``jobs/train_model.py`` writes the file, every rank of ``model.train`` reads it; nothing else is passed between them. So do
-``jobs/tune_model.py`` and the processes of ``model.study``.
+``jobs/tune_model.py`` and the processes of ``model.tuning.study``.
 """
 
 from __future__ import annotations

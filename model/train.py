@@ -19,35 +19,35 @@ import torch
 
 from conf import columns as c
 from conf.settings import Settings
-from model import checkpoint
-from model.audience import Audience, audience, histories, item_basis
-from model.baseline_ndcg import baseline_ndcg
-from model.best_signal import lean_on_best_signal
-from model.budget import Budget
-from model.candidates import Moment
-from model.catalogue import Catalogue, build_catalogue
-from model.checkpoints import Checkpoints
+from model.as_of.audience import Audience, audience, histories, item_basis
+from model.as_of.catalogue import Catalogue, build_catalogue
+from model.as_of.event_store import stored_events
+from model.as_of.events import Events
+from model.as_of.item_state import COLUMNS, ItemState, build_item_state
+from model.as_of.neighbors import build_neighbors
+from model.as_of.users import UserBatch, join_user_tables
 from model.data import DataError, newest_partition, read_table, require_partition
-from model.distributed import World, join_world, leave_world, set_threads
-from model.early_stopping import best_passes
-from model.encoder_training import EncoderTrainer
-from model.event_store import stored_events
-from model.events import Events
-from model.inputs import spreads, volume
-from model.item_state import COLUMNS, ItemState, build_item_state
-from model.item_temporal import ItemTable
-from model.labels import anchor_labels
-from model.life import live, refuse
-from model.loop import Loop, NonFiniteLoss
-from model.neighbors import build_neighbors
+from model.layers.item_temporal import ItemTable
+from model.layers.recommend import Ranker
+from model.machine.distributed import World, join_world, leave_world, set_threads
+from model.machine.life import live, refuse
 from model.network import Encoder
-from model.newcomers import FUSED, best_ranking
-from model.ranker_training import AnchorSlates, RankerTrainer, collect, restored, stored
-from model.recommend import Ranker
-from model.report import REPORT, report
-from model.signals import signal_names
+from model.slate.candidates import Moment
+from model.slate.newcomers import FUSED, best_ranking
+from model.slate.signals import signal_names
 from model.spec import TrainSpec, read_spec
-from model.users import UserBatch, join_user_tables
+from model.training.baseline_ndcg import baseline_ndcg
+from model.training.best_signal import lean_on_best_signal
+from model.training.budget import Budget
+from model.training.checkpoints import Checkpoints
+from model.training.early_stopping import best_passes
+from model.training.encoder_training import EncoderTrainer
+from model.training.inputs import spreads, volume
+from model.training.labels import anchor_labels
+from model.training.loop import Loop, NonFiniteLoss
+from model.training.ranker_training import AnchorSlates, RankerTrainer, collect, restored, stored
+from model.training.report import REPORT, report
+from model.versions import checkpoint
 
 
 @dataclass
@@ -60,17 +60,17 @@ class Trained:
     table: ItemTable
     sales: np.ndarray
     basis: np.ndarray
-    """Tastes as of as_of (model/audience.py), aligned with the catalogue."""
+    """Tastes as of as_of (model/as_of/audience.py), aligned with the catalogue."""
     settings: Settings
     newcomers: str = FUSED
-    """Name of the ranking for whoever has no history (model/newcomers.py)."""
+    """Name of the ranking for whoever has no history (model/slate/newcomers.py)."""
     history: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
     volume: dict[str, float] = field(default_factory=dict)
     inputs: dict[str, list[float]] = field(default_factory=dict)
-    """What it was fed (model/inputs.py)."""
+    """What it was fed (model/training/inputs.py)."""
     report: dict[str, Any] = field(default_factory=dict)
-    """What people may want to see of the training (model/report.py); no part of the model."""
+    """What people may want to see of the training (model/training/report.py); no part of the model."""
 
 
 def read_users(spec: TrainSpec, as_of_us: int, catalogue: Catalogue, settings: Settings) -> UserBatch:

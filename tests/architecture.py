@@ -12,6 +12,8 @@ from collections.abc import Iterator
 
 PACKAGES = ("conf", "features", "model", "jobs")
 MAY_IMPORT = {"conf": {"conf"}, "features": {"conf", "features"}, "model": {"conf", "model"}, "jobs": set(PACKAGES)}
+#: Folders of model/: each knows those before it. Files beside them put them together.
+ROOMS = ("machine", "as_of", "layers", "slate", "training", "versions", "scoring", "tuning")
 #: Third parties that a package must not know: features are plans without IO, the model runs without a JVM.
 MUST_NOT_IMPORT = {
     "conf": {"pyspark", "delta", "torch", "mlflow", "deltalake", "duckdb"},
@@ -110,6 +112,16 @@ def import_direction(path: str, source: str) -> list[str]:
         elif top in forbidden or (top in PACKAGES and top not in MAY_IMPORT[package]) or top == "tests":
             found.append(f"{path}:{line}: imports {module}")
     return found
+
+
+def one_way(path: str, source: str) -> list[str]:
+    """Within model/, folders know those before them and never those after."""
+    own = path.split("/")[1] if path.startswith("model/") and path.count("/") > 1 else ""
+    if own not in ROOMS:
+        return []
+    later = ROOMS[ROOMS.index(own) + 1 :]
+    known = [(line, module) for line, module in imports(ast.parse(source)) if module.startswith("model.")]
+    return [f"{path}:{n}: imports {m}, whose folder comes after its own" for n, m in known if m.split(".")[1] in later]
 
 
 def safety(path: str, source: str) -> list[str]:

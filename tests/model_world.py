@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from conf import columns as c
 from conf.load import from_tree
 from conf.settings import Settings
-from model.item_state import DAY_US
+from model.as_of.item_state import DAY_US
 from model.spec import TRAIN_TABLES, TableRef, TrainSpec
 
 START = 1_600_000_000_000_000 // DAY_US * DAY_US

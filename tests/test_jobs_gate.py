@@ -23,7 +23,7 @@ from jobs.gate_model import admit, gate_model, rollback, settle
 from jobs.ingest import ingest
 from jobs.models import local, tracking_uri, usable
 from jobs.train_model import train_model
-from model import champions, checkpoint, registry
+from model.versions import champions, checkpoint, registry
 
 pytestmark = [pytest.mark.spark, pytest.mark.slow]
 WEEK = timedelta(days=7)

@@ -13,8 +13,9 @@ from model_world import START, settings, shop, spec, write_tables
 from jobs import train_model
 from jobs.errors import ModelGateError
 from jobs.trainer import training_folder
-from model import champions, registry, train
-from model.item_state import DAY_US
+from model import train
+from model.as_of.item_state import DAY_US
+from model.versions import champions, registry
 
 pytestmark = pytest.mark.slow
 MOMENTS = [START + day * DAY_US for day in (39, 46, 53)]

@@ -19,10 +19,10 @@ from model_world import START, settings, shop, spec, write_tables
 
 from jobs.errors import BusyError, ModelGateError
 from jobs.trainer import follow, run_trainer, training_folder
-from model import checkpoint
-from model.item_state import DAY_US
-from model.life import Watch, live
+from model.as_of.item_state import DAY_US
+from model.machine.life import Watch, live
 from model.spec import TrainSpec
+from model.versions import checkpoint
 
 pytestmark = pytest.mark.slow
 MOMENTS = [START + day * DAY_US for day in (39, 46, 53)]

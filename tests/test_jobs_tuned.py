@@ -13,11 +13,11 @@ from optuna.trial import TrialState, create_trial
 from conf.load import load
 from jobs import tuned
 from jobs.progress import console
-from model.item_state import DAY_US
+from model.as_of.item_state import DAY_US
 from model.metrics import Difference, Interval
-from model.search_space import in_use, space
 from model.spec import StudySpec
-from model.study_record import Verdict
+from model.tuning.search_space import in_use, space
+from model.tuning.study_record import Verdict
 
 MINE = """
 domain: world

@@ -13,7 +13,7 @@ from model_world import settings
 
 from jobs.errors import ModelGateError
 from jobs.models import artifacts, has_model, tracking_uri, usable
-from model import champions, pinned, registry
+from model.versions import champions, pinned, registry
 
 AS_OF = datetime(2026, 1, 31, tzinfo=UTC)
 DAY = timedelta(days=1)

@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from model.ages_taken import ages_taken
-from model.item_state import DAY_US
-from model.own_history import Own
+from model.as_of.ages_taken import ages_taken
+from model.as_of.item_state import DAY_US
+from model.as_of.own_history import Own
 
 AS_OF = 20_000 * DAY_US
 AGES = np.array([1.0, 10.0, 100.0, 0.0])

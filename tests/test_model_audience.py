@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from model.audience import HALF_LIVES, WIDTH, Audience, audience, histories, item_basis, stored_histories, tastes
-from model.events import Events
-from model.item_state import DAY_US, HOUR_US
+from model.as_of.audience import HALF_LIVES, WIDTH, Audience, audience, histories, item_basis, stored_histories, tastes
+from model.as_of.events import Events
+from model.as_of.item_state import DAY_US, HOUR_US
 from model.spec import PredictSpec, TableRef
 
 NOW = 1_600_000_000_000_000

@@ -9,9 +9,9 @@ import pyarrow as pa
 import torch
 
 from conf.training import Augment
-from model.augment import cropped
-from model.events import Events
-from model.windows import WindowBatch, collate, make_windows
+from model.as_of.events import Events
+from model.training.augment import cropped
+from model.training.windows import WindowBatch, collate, make_windows
 
 HOUR = 3_600_000_000
 USERS, EACH = 40, 30

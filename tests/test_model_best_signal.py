@@ -12,11 +12,11 @@ import torch
 from model_world import START, settings, shop, spec, write_tables
 
 from model import train
-from model.best_signal import _best, _spread
-from model.distributed import World
-from model.item_state import DAY_US
-from model.ranker_training import AnchorSlates, ndcg_each
-from model.signals import signal_names
+from model.as_of.item_state import DAY_US
+from model.machine.distributed import World
+from model.slate.signals import signal_names
+from model.training.best_signal import _best, _spread
+from model.training.ranker_training import AnchorSlates, ndcg_each
 
 MOMENTS = [START + day * DAY_US for day in (39, 46, 53)]
 

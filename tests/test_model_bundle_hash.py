@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from model_world import small_bundle as bundle
 
-from model.bundle_hash import BundleError, bundle_hash
+from model.versions.bundle_hash import BundleError, bundle_hash
 
 
 def test_the_hash_is_of_names_and_contents_only(tmp_path: Path) -> None:

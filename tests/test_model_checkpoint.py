@@ -12,11 +12,12 @@ import pytest
 import torch
 from model_world import START, settings, shop, spec, write_tables
 
-from model import checkpoint, train
-from model.bundle_hash import bundle_hash
-from model.checkpoint import CARD, MANIFEST, VOCABULARY, WEIGHTS, CheckpointError
-from model.distributed import World
-from model.item_state import DAY_US
+from model import train
+from model.as_of.item_state import DAY_US
+from model.machine.distributed import World
+from model.versions import checkpoint
+from model.versions.bundle_hash import bundle_hash
+from model.versions.checkpoint import CARD, MANIFEST, VOCABULARY, WEIGHTS, CheckpointError
 
 
 @pytest.fixture(scope="module")

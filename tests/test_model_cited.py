@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from model.cited import cited
-from model.neighbors import Neighbors
+from model.as_of.neighbors import Neighbors
+from model.scoring.cited import cited
 
 
 @dataclass

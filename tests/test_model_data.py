@@ -10,10 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import write_deltalake
 
+from model.as_of.events import read_events
 from model.data import DataError, newest_partition, read_table, require_partition
-from model.events import read_events
 from model.spec import TRAIN_TABLES, TableRef, TablesSpec, TrainSpec
-from model.windows import collate, make_windows
+from model.training.windows import collate, make_windows
 
 UTC = pa.timestamp("us", tz="UTC")
 NOW = 1_000_000_000

@@ -14,25 +14,26 @@ import pytest
 import torch
 from model_world import START, settings, shop, spec, write_tables
 
-from model import ranker_training, train
-from model.ahead import ahead
-from model.budget import Budget
-from model.catalogue import build_catalogue
+from model import train
+from model.as_of.catalogue import build_catalogue
+from model.as_of.events import read_events
+from model.as_of.item_state import DAY_US
 from model.data import read_table, require_partition
-from model.device import batch_on, on
-from model.distributed import World
-from model.encoder_training import AnchorBatch, EncoderTrainer
-from model.events import read_events
-from model.item_state import DAY_US
-from model.item_temporal import ItemTable
-from model.labels import anchor_labels
-from model.loop import Loop, Task
-from model.losses import local_softmax, multi_positive_softmax
+from model.layers.item_temporal import ItemTable
+from model.layers.recommend import Ranker
+from model.machine.ahead import ahead
+from model.machine.device import batch_on, on
+from model.machine.distributed import World
 from model.network import Encoder
-from model.ranker_training import collect
-from model.recommend import Ranker
-from model.signals import signal_names
+from model.slate.signals import signal_names
 from model.spec import TrainSpec, write_spec
+from model.training import ranker_training
+from model.training.budget import Budget
+from model.training.encoder_training import AnchorBatch, EncoderTrainer
+from model.training.labels import anchor_labels
+from model.training.loop import Loop, Task
+from model.training.losses import local_softmax, multi_positive_softmax
+from model.training.ranker_training import collect
 
 MOMENTS = [START + day * DAY_US for day in (39, 46, 53)]
 META = torch.device("meta")
@@ -124,8 +125,8 @@ def test_what_is_made_ahead_comes_in_order_and_errors_where_they_belong() -> Non
 
 
 def test_a_loss_that_is_no_number_stops_with_its_step(asked: TrainSpec) -> None:
-    from model.loop import NonFiniteLoss
-    from model.optimizers import Group, Optimizers
+    from model.training.loop import NonFiniteLoss
+    from model.training.optimizers import Group, Optimizers
 
     weight = torch.nn.Parameter(torch.ones(1))
     made = asked.resolved_settings().training
@@ -154,8 +155,8 @@ class AsOnCuda(World):
 
 def test_what_a_gpu_is_given_trains_here_too(asked: TrainSpec, monkeypatch: pytest.MonkeyPatch) -> None:
     """bf16 in the matrix products, batches made ahead, fused steps: all but the device, so that no GPU is needed to find what fails."""
-    monkeypatch.setattr("model.loop.pinned", lambda batch: batch)
-    monkeypatch.setattr("model.loop._used", lambda device: {})
+    monkeypatch.setattr("model.training.loop.pinned", lambda batch: batch)
+    monkeypatch.setattr("model.training.loop._used", lambda device: {})
     precision = torch.get_float32_matmul_precision()
     try:
         plain, like = (train.train(asked, world, tell=False) for world in (World(0, 1), AsOnCuda(0, 1)))

@@ -9,12 +9,12 @@ import torch
 from model_world import START, settings, shop, spec, write_tables
 
 from model import train
-from model.budget import Budget
-from model.distributed import World
-from model.early_stopping import _more_and_more
-from model.item_state import DAY_US
-from model.ranker_training import NETWORK, AnchorSlates, RankerTrainer
+from model.as_of.item_state import DAY_US
+from model.machine.distributed import World
 from model.spec import TrainSpec
+from model.training.budget import Budget
+from model.training.early_stopping import _more_and_more
+from model.training.ranker_training import NETWORK, AnchorSlates, RankerTrainer
 
 DAYS = 32, 39, 43, 46
 MOMENTS = [START + day * DAY_US for day in (*DAYS, 53)]

@@ -10,13 +10,13 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import write_deltalake
 
-from model import event_store, events
-from model.distributed import World, batches
-from model.event_store import stored_events
-from model.events import COLUMNS, Events, read_events
-from model.labels import anchor_labels
+from model.as_of import event_store, events
+from model.as_of.event_store import stored_events
+from model.as_of.events import COLUMNS, Events, read_events
+from model.machine.distributed import World, batches
 from model.spec import TableRef, TablesSpec
-from model.windows import make_windows, window_batches
+from model.training.labels import anchor_labels
+from model.training.windows import make_windows, window_batches
 
 UTC = pa.timestamp("us", tz="UTC")
 NOW, N = 5_000, 3_000

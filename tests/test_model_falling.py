@@ -9,10 +9,10 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as limits
 from hypothesis import strategies as st
 
-from model import falling, retrieval
-from model.falling import Falling, top_by_length
-from model.keys import keys
-from model.pairs import Pairs
+from model.as_of.keys import keys
+from model.as_of.pairs import Pairs
+from model.slate import falling, retrieval
+from model.slate.falling import Falling, top_by_length
 
 
 def brute(x: np.ndarray, y: np.ndarray, able: np.ndarray, barred: Pairs, most: int) -> list[list[int]]:

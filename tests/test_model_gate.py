@@ -14,15 +14,16 @@ from model_world import START, settings, shop, spec, write_tables
 from conf.gate import Gate
 from conf.load import SettingsError
 from features.segments import HEAD, TAIL
-from model import checkpoint, train
+from model import train
+from model.as_of.item_state import DAY_US
+from model.as_of.users import join_user_tables
 from model.data import read_table
-from model.distributed import World
 from model.gate import ALL, PERSONAL, POPULARITY, TRAINED, Shadow, at_birth, beside_baselines, in_arrears, recipe
-from model.item_state import DAY_US
+from model.machine.distributed import World
 from model.metrics import Draws, find_hits, ndcg, poisson_weights
 from model.predict import Scorer, prepare
 from model.spec import PREDICT_TABLES, PredictSpec
-from model.users import join_user_tables
+from model.versions import checkpoint
 
 GATE = Gate()
 SEEDS = range(12)

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pytest
 
 from conf.gate import Gate
-from model.events import Events
-from model.inputs import complaints, differences, stability, volume
+from model.as_of.events import Events
+from model.training.inputs import complaints, differences, stability, volume
 
 QUANTILES = np.linspace(0, 1, 101)
 

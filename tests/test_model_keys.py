@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from model.keys import NOTHING, best, by_row, items, keys, scores
+from model.as_of.keys import NOTHING, best, by_row, items, keys, scores
 
 
 @pytest.mark.parametrize("score", [0.0, -0.0, 1e-30, -1e-30, 3.5, -3.5, 3e38, -3e38])

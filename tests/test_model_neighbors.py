@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from model.item_state import DAY_US
-from model.neighbors import AGE, ORDER, Neighbors, neighbor_scores
+from model.as_of.item_state import DAY_US
+from model.as_of.neighbors import AGE, ORDER, Neighbors, neighbor_scores
 
 ITEMS, NOW = 12, 100 * DAY_US
 

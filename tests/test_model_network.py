@@ -7,11 +7,11 @@ import pytest
 import torch
 from model_world import settings
 
-from model.interaction import Interaction
-from model.losses import local_softmax, multi_positive_softmax, sampled_softmax
-from model.recommend import Ranker
-from model.time_encoding import calendar_features, gap_features
-from model.user_interest import UserInterest
+from model.layers.interaction import Interaction
+from model.layers.recommend import Ranker
+from model.layers.time_encoding import calendar_features, gap_features
+from model.layers.user_interest import UserInterest
+from model.training.losses import local_softmax, multi_positive_softmax, sampled_softmax
 
 DAY = 86_400_000_000
 

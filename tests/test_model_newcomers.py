@@ -7,11 +7,11 @@ import pyarrow as pa
 import pytest
 
 from conf import columns as c
-from model import newcomers
-from model.events import Events
-from model.item_state import DAY_US, FEATURES, ItemState
-from model.newcomers import FUSED, RANKINGS, RELEASED, best_ranking, judged, ranking
-from model.pairs import Pairs
+from model.as_of.events import Events
+from model.as_of.item_state import DAY_US, FEATURES, ItemState
+from model.as_of.pairs import Pairs
+from model.slate import newcomers
+from model.slate.newcomers import FUSED, RANKINGS, RELEASED, best_ranking, judged, ranking
 
 ITEMS, ANCHOR, USERS = 40, 100 * DAY_US, 200
 #: Items 0 to 9 lead at up to six hours, 10 to 19 at longer half-lives and fused, 20 to 29 are the newest.

@@ -9,8 +9,8 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 
-from model.distributed import World, join_world, leave_world
-from model.optimizers import Group, Optimizers, clip_gradients
+from model.machine.distributed import World, join_world, leave_world
+from model.training.optimizers import Group, Optimizers, clip_gradients
 
 ROWS, WIDTH = 50, 4
 

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from model.item_state import DAY_US
-from model.own_history import Own, own_names
+from model.as_of.item_state import DAY_US
+from model.as_of.own_history import Own, own_names
 
 HOUR_US = DAY_US // 24
 AS_OF = 20_000 * DAY_US + 3 * HOUR_US

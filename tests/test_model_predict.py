@@ -12,12 +12,14 @@ import torch
 from model_world import START, settings, shop, spec, write_tables
 
 from conf import columns as c
-from model import checkpoint, data, falling, predict, retrieval, train
-from model.distributed import World
-from model.item_state import DAY_US
-from model.slate import seen_pairs
+from model import data, predict, train
+from model.as_of.item_state import DAY_US
+from model.as_of.users import UserBatch, join_user_tables
+from model.machine.distributed import World
+from model.slate import falling, retrieval
+from model.slate.slate import seen_pairs
 from model.spec import PredictSpec, TrainSpec
-from model.users import UserBatch, join_user_tables
+from model.versions import checkpoint
 
 MOMENTS = [START + day * DAY_US for day in (39, 46, 53)]
 RISING = "i999"

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from model_world import small_bundle as bundle
 
-from model import champions, registry
-from model.bundle_hash import BUNDLE_SCHEMA
-from model.registry import ModelVersion, RegistryError
+from model.versions import champions, registry
+from model.versions.bundle_hash import BUNDLE_SCHEMA
+from model.versions.registry import ModelVersion, RegistryError
 
 DAY = 86_400_000_000
 

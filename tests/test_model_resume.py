@@ -11,11 +11,12 @@ import pytest
 import torch
 from model_world import START, settings, shop, spec, write_tables
 
-from model import checkpoints, train
-from model.checkpoints import Checkpoints, DamagedCheckpoint
-from model.distributed import World
-from model.item_state import DAY_US
+from model import train
+from model.as_of.item_state import DAY_US
+from model.machine.distributed import World
 from model.spec import TrainSpec
+from model.training import checkpoints
+from model.training.checkpoints import Checkpoints, DamagedCheckpoint
 
 MOMENTS = [START + day * DAY_US for day in (39, 46, 53)]
 ALONE = World(0, 1)

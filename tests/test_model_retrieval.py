@@ -9,9 +9,9 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as limits
 from hypothesis import strategies as st
 
-from model import retrieval
-from model.pairs import Pairs
-from model.retrieval import top_of_catalogue
+from model.as_of.pairs import Pairs
+from model.slate import retrieval
+from model.slate.retrieval import top_of_catalogue
 
 
 def pairs(rng: np.random.Generator, users: int, items: int, share: float, value: float) -> Pairs:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import settings as limits
 from hypothesis import strategies as st
 
-from model.rules import explored, first, pinned_first, taken
+from model.scoring.rules import explored, first, pinned_first, taken
 
 
 def plain(order: list[int], item: list[int], most: int, category: list[int], cap: int) -> list[int]:

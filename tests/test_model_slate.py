@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from model.pairs import Pairs
-from model.slate import SOURCES, _unite
+from model.as_of.pairs import Pairs
+from model.slate.slate import SOURCES, _unite
 
 
 def pairs(rows: list[tuple[int, int, float]], items: int) -> Pairs:

@@ -12,15 +12,25 @@ from optuna.trial import TrialState
 from pydantic import ValidationError
 
 from conf.load import from_tree, load
-from model import registry, search_space, study
-from model.distributed import World
-from model.item_state import DAY_US
+from model.as_of.item_state import DAY_US
+from model.machine.distributed import World
 from model.metrics import Draws, poisson_weights
-from model.ranker_training import AnchorSlates
-from model.search_space import SPACE, changed, in_use, look_up, put, space
 from model.spec import RunRef, StudySpec, read_study, write_spec
-from model.study_record import Judged, StudyError, coverage, forget_abandoned, is_as_is, next_trial, open_study, verdict
 from model.train import Trained, train
+from model.training.ranker_training import AnchorSlates
+from model.tuning import search_space, study
+from model.tuning.search_space import SPACE, changed, in_use, look_up, put, space
+from model.tuning.study_record import (
+    Judged,
+    StudyError,
+    coverage,
+    forget_abandoned,
+    is_as_is,
+    next_trial,
+    open_study,
+    verdict,
+)
+from model.versions import registry
 
 CONF = Path(__file__).parents[1] / "conf"
 WEEK = 7 * DAY_US

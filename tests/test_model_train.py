@@ -17,13 +17,14 @@ import torch
 from model_world import START, poisoned, settings, shop, spec, write_tables
 from safetensors.numpy import load_file
 
-from model import checkpoint, train
+from model import train
+from model.as_of.item_state import DAY_US
 from model.data import DataError
-from model.distributed import World
-from model.item_state import DAY_US
-from model.ranker_training import AnchorSlates, RankerTrainer
-from model.signals import signal_names
+from model.machine.distributed import World
+from model.slate.signals import signal_names
 from model.spec import TrainSpec, write_spec
+from model.training.ranker_training import AnchorSlates, RankerTrainer
+from model.versions import checkpoint
 
 MOMENTS = [START + day * DAY_US for day in (39, 46, 53)]
 WEEK = 7 * DAY_US

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from model.within_slate import compare, standings
+from model.slate.within_slate import compare, standings
 
 
 def compared(main: np.ndarray, real: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

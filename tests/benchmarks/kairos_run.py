@@ -19,12 +19,13 @@ from conf.load import from_tree, load
 from conf.settings import Settings
 from features.anchors import anchors_before
 from features.windows import to_micros
-from model import checkpoint, predict, train
-from model.bundle_hash import bundle_hash
+from model import predict, train
+from model.as_of.users import join_user_tables
 from model.data import read_table
-from model.distributed import World
+from model.machine.distributed import World
 from model.spec import TRAIN_TABLES, PredictSpec, TableRef, TrainSpec
-from model.users import join_user_tables
+from model.versions import checkpoint
+from model.versions.bundle_hash import bundle_hash
 
 ROOT = Path(__file__).resolve().parents[2]
 END = "2100-01-01T00:00:00Z"

@@ -34,10 +34,10 @@ def model(folder: Path) -> None:
     """A champion with drawn weights, as if trained at the night."""
     from conf import columns as c
     from jobs.models import artifacts, tracking_uri
-    from model import champions, checkpoint, registry
-    from model.catalogue import build_catalogue
+    from model.as_of.catalogue import build_catalogue
     from model.data import dataset
     from model.spec import TRAIN_TABLES, TableRef, TrainSpec
+    from model.versions import champions, checkpoint, registry
 
     chosen, night = costs.settings(folder), to_micros(costs.moment(0))
     refs = {name: TableRef(path=f"{chosen.warehouse}/{name}") for name in TRAIN_TABLES}

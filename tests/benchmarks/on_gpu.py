@@ -30,11 +30,11 @@ sys.path[:0] = [str(TESTS / "benchmarks"), str(TESTS), str(TESTS.parent)]
 
 from scoring import shop  # noqa: E402
 
-from model import retrieval  # noqa: E402
-from model.checkpoint import CARD  # noqa: E402
 from model.predict import Scorer  # noqa: E402
-from model.retrieval import top_of_catalogue  # noqa: E402
+from model.slate import retrieval  # noqa: E402
+from model.slate.retrieval import top_of_catalogue  # noqa: E402
 from model.spec import read_spec, write_spec  # noqa: E402
+from model.versions.checkpoint import CARD  # noqa: E402
 
 NO_GPU = {"CUDA_VISIBLE_DEVICES": ""}
 _BLOCK = 256

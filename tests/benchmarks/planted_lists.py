@@ -17,10 +17,10 @@ from planted import DEPTH, START, World
 from protocol import ITEM, TIME, USER, Lists, Log, Split
 
 from conf.settings import Training as defaults
+from model.as_of.users import UserBatch
 from model.predict import Scorer
-from model.retrieval import top_of_catalogue
-from model.slate import seen_pairs
-from model.users import UserBatch
+from model.slate.retrieval import top_of_catalogue
+from model.slate.slate import seen_pairs
 
 DAY = pd.Timedelta("1D")
 

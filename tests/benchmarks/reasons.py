@@ -23,14 +23,15 @@ sys.path[:0] = [str(TESTS / "benchmarks"), str(TESTS), str(TESTS.parent)]
 
 import model_world as small  # noqa: E402
 
-import model.candidates as candidates  # noqa: E402
-from model import checkpoint, predict, train  # noqa: E402
-from model.cited import MOST, cited  # noqa: E402
-from model.distributed import World  # noqa: E402
-from model.item_state import DAY_US  # noqa: E402
-from model.slate import Slates  # noqa: E402
+import model.slate.candidates as candidates  # noqa: E402
+from model import predict, train  # noqa: E402
+from model.as_of.item_state import DAY_US  # noqa: E402
+from model.as_of.users import UserBatch, join_user_tables  # noqa: E402
+from model.machine.distributed import World  # noqa: E402
+from model.scoring.cited import MOST, cited  # noqa: E402
+from model.slate.slate import Slates  # noqa: E402
 from model.spec import PredictSpec  # noqa: E402
-from model.users import UserBatch, join_user_tables  # noqa: E402
+from model.versions import checkpoint  # noqa: E402
 
 MOMENTS = [small.START + day * DAY_US for day in (39, 46, 53)]
 Event = tuple[str, str, int]

@@ -57,8 +57,8 @@ def retriever(items: str, most: int) -> Callable[[Iterable[pa.RecordBatch]], Ite
 
     def body(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         sys.path.insert(0, root)
-        from model.memory import keep_freed
-        from model.retrieval import top_of_catalogue
+        from model.machine.memory import keep_freed
+        from model.slate.retrieval import top_of_catalogue
 
         torch.set_num_threads(1)
         keep_freed()

@@ -96,7 +96,7 @@ def retrieved(prepared: Path, width: int, most: int) -> Callable[[Iterable[pa.Re
     folder = str(prepared)
 
     def body(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        from model.retrieval import top_of_catalogue
+        from model.slate.retrieval import top_of_catalogue
 
         torch.set_num_threads(1)
         y = torch.from_numpy(np.load(f"{folder}/y.npy", mmap_mode="c", allow_pickle=False))

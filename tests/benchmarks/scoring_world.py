@@ -17,15 +17,16 @@ from conf import columns as c
 from conf.load import from_tree
 from conf.settings import Settings
 from features.contracts import USER_PROFILES
-from model import checkpoint, predict
-from model.catalogue import Catalogue, build_catalogue
-from model.item_state import DAY_US, HOUR_US
-from model.item_temporal import ItemTable
+from model import predict
+from model.as_of.catalogue import Catalogue, build_catalogue
+from model.as_of.item_state import DAY_US, HOUR_US
+from model.layers.item_temporal import ItemTable
+from model.layers.recommend import Ranker
 from model.network import Encoder
-from model.recommend import Ranker
-from model.signals import signal_names
+from model.slate.signals import signal_names
 from model.spec import PREDICT_TABLES, TRAIN_TABLES, PredictSpec, TableRef, TrainSpec
 from model.train import Trained
+from model.versions import checkpoint
 
 NOW = 19_700 * DAY_US
 WEEK_US = 7 * DAY_US

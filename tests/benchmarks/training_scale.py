@@ -32,16 +32,16 @@ from measured import measure, tell  # noqa: E402
 from model_world import settings  # noqa: E402
 from training_speed import DAYS, START_US, log, plain_catalogue  # noqa: E402
 
-from model.budget import Budget  # noqa: E402
-from model.distributed import World, join_world, leave_world  # noqa: E402
-from model.encoder_training import EncoderTrainer  # noqa: E402
-from model.event_store import stored_events  # noqa: E402
-from model.events import Events  # noqa: E402
-from model.item_temporal import ItemTable  # noqa: E402
-from model.loop import Loop  # noqa: E402
+from model.as_of.event_store import stored_events  # noqa: E402
+from model.as_of.events import Events  # noqa: E402
+from model.layers.item_temporal import ItemTable  # noqa: E402
+from model.machine.distributed import World, join_world, leave_world  # noqa: E402
 from model.network import Encoder  # noqa: E402
 from model.spec import TableRef, TablesSpec  # noqa: E402
-from model.windows import collate, make_windows, window_batches  # noqa: E402
+from model.training.budget import Budget  # noqa: E402
+from model.training.encoder_training import EncoderTrainer  # noqa: E402
+from model.training.loop import Loop  # noqa: E402
+from model.training.windows import collate, make_windows, window_batches  # noqa: E402
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 END_US = START_US + DAYS * 86_400_000_000

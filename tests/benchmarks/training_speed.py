@@ -28,15 +28,15 @@ from measured import measure, tell  # noqa: E402
 from model_world import settings  # noqa: E402
 
 from conf import columns as c  # noqa: E402
-from model.budget import Budget  # noqa: E402
-from model.catalogue import Catalogue, build_catalogue  # noqa: E402
-from model.distributed import World  # noqa: E402
-from model.encoder_training import EncoderTrainer  # noqa: E402
-from model.events import Events  # noqa: E402
-from model.item_state import DAY_US  # noqa: E402
-from model.item_temporal import ItemTable  # noqa: E402
-from model.loop import Loop  # noqa: E402
+from model.as_of.catalogue import Catalogue, build_catalogue  # noqa: E402
+from model.as_of.events import Events  # noqa: E402
+from model.as_of.item_state import DAY_US  # noqa: E402
+from model.layers.item_temporal import ItemTable  # noqa: E402
+from model.machine.distributed import World  # noqa: E402
 from model.network import Encoder  # noqa: E402
+from model.training.budget import Budget  # noqa: E402
+from model.training.encoder_training import EncoderTrainer  # noqa: E402
+from model.training.loop import Loop  # noqa: E402
 
 USERS, ITEMS, DAYS = 2_000, 2_000, 60
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

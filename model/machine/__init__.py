@@ -1,0 +1,1 @@
+"""The machine that computes: devices, processes, threads and memory. Knows nothing of users and items."""

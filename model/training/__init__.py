@@ -1,0 +1,1 @@
+"""Training: labels and windows, the loop and its checkpoints, the encoder and the ranker. model/train.py runs it."""
