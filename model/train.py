@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -33,7 +32,7 @@ from model.machine.distributed import World, join_world, leave_world, set_thread
 from model.machine.life import live, refuse
 from model.network import Encoder
 from model.slate.candidates import Moment
-from model.slate.newcomers import FUSED, best_ranking
+from model.slate.newcomers import best_ranking
 from model.slate.signals import signal_names
 from model.spec import TrainSpec, read_spec
 from model.training.baseline_ndcg import baseline_ndcg
@@ -47,30 +46,8 @@ from model.training.labels import anchor_labels
 from model.training.loop import Loop, NonFiniteLoss
 from model.training.ranker_training import AnchorSlates, RankerTrainer, collect, restored, stored
 from model.training.report import REPORT, report
+from model.training.trained import Trained
 from model.versions import checkpoint
-
-
-@dataclass
-class Trained:
-    """What a run leaves: the networks, what they were told about the items, and how it went."""
-
-    encoder: Encoder
-    ranker: Ranker
-    catalogue: Catalogue
-    table: ItemTable
-    sales: np.ndarray
-    basis: np.ndarray
-    """Tastes as of as_of (model/as_of/audience.py), aligned with the catalogue."""
-    settings: Settings
-    newcomers: str = FUSED
-    """Name of the ranking for whoever has no history (model/slate/newcomers.py)."""
-    history: dict[str, Any] = field(default_factory=dict)
-    metrics: dict[str, float] = field(default_factory=dict)
-    volume: dict[str, float] = field(default_factory=dict)
-    inputs: dict[str, list[float]] = field(default_factory=dict)
-    """What it was fed (model/training/inputs.py)."""
-    report: dict[str, Any] = field(default_factory=dict)
-    """What people may want to see of the training (model/training/report.py); no part of the model."""
 
 
 def read_users(spec: TrainSpec, as_of_us: int, catalogue: Catalogue, settings: Settings) -> UserBatch:

@@ -17,11 +17,12 @@ from model.machine.distributed import World
 from model.slate.signals import signal_names
 from model.training.best_signal import _best, _spread
 from model.training.ranker_training import AnchorSlates, ndcg_each
+from model.training.trained import Trained
 
 MOMENTS = [START + day * DAY_US for day in (39, 46, 53)]
 
 
-def trained(folder: Path, monkeypatch: pytest.MonkeyPatch, prior: float) -> tuple[train.Trained, list[AnchorSlates]]:
+def trained(folder: Path, monkeypatch: pytest.MonkeyPatch, prior: float) -> tuple[Trained, list[AnchorSlates]]:
     """A training, and the slates that its ranker learned from."""
     torch.set_num_threads(1)
     write_tables(folder, shop(), MOMENTS, 7 * DAY_US)

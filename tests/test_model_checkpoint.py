@@ -15,13 +15,14 @@ from model_world import START, settings, shop, spec, write_tables
 from model import train
 from model.as_of.item_state import DAY_US
 from model.machine.distributed import World
+from model.training.trained import Trained
 from model.versions import checkpoint
 from model.versions.bundle_hash import bundle_hash
 from model.versions.checkpoint import CARD, MANIFEST, VOCABULARY, WEIGHTS, CheckpointError
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[train.Trained, Path, str]:
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Trained, Path, str]:
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("checkpoint")
     moments = [START + 30 * DAY_US, START + 37 * DAY_US]

@@ -17,6 +17,7 @@ from model.machine.distributed import World
 from model.spec import TrainSpec
 from model.training import checkpoints
 from model.training.checkpoints import Checkpoints, DamagedCheckpoint
+from model.training.trained import Trained
 
 MOMENTS = [START + day * DAY_US for day in (39, 46, 53)]
 ALONE = World(0, 1)
@@ -44,11 +45,11 @@ def told(tables: Path, kept: Path | None, **training: object) -> TrainSpec:
     return spec(tables, MOMENTS, made, tables / "bundle").model_copy(update={"checkpoints": None if kept is None else str(kept)})
 
 
-def state(trained: train.Trained) -> dict[str, torch.Tensor]:
+def state(trained: Trained) -> dict[str, torch.Tensor]:
     return {**trained.encoder.state_dict(prefix="e."), **trained.ranker.state_dict(prefix="r.")}
 
 
-def same(one: train.Trained, two: train.Trained) -> bool:
+def same(one: Trained, two: Trained) -> bool:
     mine, theirs = state(one), state(two)
     return mine.keys() == theirs.keys() and all(torch.equal(v, theirs[k]) for k, v in mine.items())
 
@@ -65,7 +66,7 @@ def cut_at(monkeypatch: pytest.MonkeyPatch, cut: Callable[[int], bool]) -> None:
 
 
 @pytest.fixture(scope="module")
-def whole(tables: Path) -> tuple[train.Trained, int]:
+def whole(tables: Path) -> tuple[Trained, int]:
     """The undisturbed training, and its number of steps."""
     with pytest.MonkeyPatch.context() as patch:
         torch.set_num_threads(1)

@@ -16,8 +16,9 @@ from model.as_of.item_state import DAY_US
 from model.machine.distributed import World
 from model.metrics import Draws, poisson_weights
 from model.spec import RunRef, StudySpec, read_study, write_spec
-from model.train import Trained, train
+from model.train import train
 from model.training.ranker_training import AnchorSlates
+from model.training.trained import Trained
 from model.tuning import search_space, study
 from model.tuning.search_space import SPACE, changed, in_use, look_up, put, space
 from model.tuning.study_record import (

@@ -24,6 +24,7 @@ from model.machine.distributed import World
 from model.slate.signals import signal_names
 from model.spec import TrainSpec, write_spec
 from model.training.ranker_training import AnchorSlates, RankerTrainer
+from model.training.trained import Trained
 from model.versions import checkpoint
 
 MOMENTS = [START + day * DAY_US for day in (39, 46, 53)]
@@ -40,7 +41,7 @@ def world(folder: Path, events: list | None = None, **over: object) -> TrainSpec
     return spec(folder, MOMENTS, settings(**over), folder / "bundle")
 
 
-def weights(trained: train.Trained) -> dict[str, torch.Tensor]:
+def weights(trained: Trained) -> dict[str, torch.Tensor]:
     return {**trained.encoder.state_dict(prefix="e."), **trained.ranker.state_dict(prefix="r.")}
 
 

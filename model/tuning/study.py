@@ -26,11 +26,12 @@ from model.data import DataError, moment, read_table
 from model.machine.distributed import ALONE, set_threads
 from model.metrics import Draws, coverage, poisson_weights
 from model.spec import StudySpec, TrainSpec, read_study
-from model.train import Trained, moment_at, read_state, read_users, train
+from model.train import moment_at, read_state, read_users, train
 from model.training.budget import Budget
 from model.training.labels import anchor_labels
 from model.training.loop import Loop, NonFiniteLoss
 from model.training.ranker_training import AnchorSlates, RankerTrainer, collect, ndcg_each
+from model.training.trained import Trained
 from model.tuning.search_space import changed, put
 from model.tuning.study_record import Judged, fail, finish, is_as_is, next_trial, open_study, stop, together
 from model.versions import tracking

@@ -11,7 +11,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -31,10 +31,8 @@ from model.slate.newcomers import RANKINGS
 from model.slate.signals import signal_names
 from model.spec import TrainSpec
 from model.training.inputs import SPREADS, VOLUME
+from model.training.trained import Trained
 from model.versions.bundle_hash import BUNDLE_SCHEMA, BundleError, bundle_hash
-
-if TYPE_CHECKING:
-    from model.train import Trained
 
 MANIFEST, CARD, WEIGHTS, VOCABULARY, HISTORY = (
     "manifest.json", "model.json", "model.safetensors", "vocabulary.parquet", "history.json"

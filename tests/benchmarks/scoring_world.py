@@ -25,7 +25,7 @@ from model.layers.recommend import Ranker
 from model.network import Encoder
 from model.slate.signals import signal_names
 from model.spec import PREDICT_TABLES, TRAIN_TABLES, PredictSpec, TableRef, TrainSpec
-from model.train import Trained
+from model.training.trained import Trained
 from model.versions import checkpoint
 
 NOW = 19_700 * DAY_US
