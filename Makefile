@@ -61,7 +61,7 @@ $(INSTALLED): pyproject.toml | python java
 	@"$(PYTHON)" -m venv $(VENV)
 	@$(RUN) $(PIP) -e '.[dev]'
 	@$(RUN) -m compileall -qq -j 0 $(VENV)/lib || true
-	@$(RUN) -m jobs.session
+	@$(RUN) -m jobs.spark.session
 	@touch $@
 
 $(AIRFLOW_INSTALLED): .ci/airflow-requirements.txt | python

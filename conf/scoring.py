@@ -1,4 +1,4 @@
-"""How lists are made, and what is asked of a batch before it is shown (jobs/score.py, jobs/checks.py, jobs/stale.py)."""
+"""How lists are made, and what is asked of a batch before it is shown (jobs/score.py, jobs/lists/checks.py, jobs/lists/stale.py)."""
 
 from __future__ import annotations
 

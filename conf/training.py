@@ -1,4 +1,4 @@
-"""How the model is fitted (model/train.py, jobs/trainer.py)."""
+"""How the model is fitted (model/train.py, jobs/training/trainer.py)."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The contract of every table: columns, nullability, key, partition, owner job and comments, as code.
 
-All reads and writes go through these objects (``jobs/table_io.py``), and the README's table list is made from them.
+All reads and writes go through these objects (``jobs/store/table_io.py``), and the README's table list is made from them.
 """
 
 from __future__ import annotations

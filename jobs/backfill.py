@@ -15,8 +15,8 @@ from jobs import cli
 from jobs.build_features import build
 from jobs.cli import Context
 from jobs.errors import UsageError
-from jobs.nights import nights
 from jobs.progress import console
+from jobs.store.nights import nights
 
 
 def backfill(context: Context, since: datetime, every: timedelta, newest_first: bool) -> None:

@@ -2,7 +2,7 @@
 
 Nightly: every user with a visible history. ``build(…, backfill=True)`` adds the past anchors that are not there yet, in the
 same pass. Hourly: the users with events that the newest full night did not know and those whose shown lists are stale
-(jobs/stale.py), from their whole histories; and all items, since they age, from the night's sums and what is new (features/item_sums.py). An hour is a partition of its own that is
+(jobs/lists/stale.py), from their whole histories; and all items, since they age, from the night's sums and what is new (features/item_sums.py). An hour is a partition of its own that is
 replaced in one commit, so that it can be run again at any time, before or after other hours.
 """
 
@@ -41,11 +41,11 @@ from features.windows import Moments, visible
 from jobs import cli
 from jobs.cli import Context
 from jobs.errors import DataQualityError
-from jobs.house_rules import need_condition
-from jobs.nights import since_night
+from jobs.lists.stale import stale_users
 from jobs.progress import console, step
-from jobs.run_log import Run, recorded
-from jobs.stale import stale_users
+from jobs.store.house_rules import need_condition
+from jobs.store.nights import since_night
+from jobs.store.run_log import Run, recorded
 
 #: So many user ids are sent whole to each executor, and no more.
 _FEW = 1_000_000

@@ -21,8 +21,8 @@ from conf.settings import Settings
 from jobs.errors import JobError, UsageError
 from jobs.failures import THROWN, reason
 from jobs.progress import console, fail
-from jobs.session import kept_log, open_session
-from jobs.table_io import Warehouse
+from jobs.spark.session import kept_log, open_session
+from jobs.store.table_io import Warehouse
 
 
 class Mode(str, enum.Enum):

@@ -24,8 +24,8 @@ from jobs.evaluate import evaluate
 from jobs.hourly import hourly
 from jobs.nightly import nightly
 from jobs.progress import console, fail
-from jobs.session import open_session
-from jobs.table_io import Warehouse
+from jobs.spark.session import open_session
+from jobs.store.table_io import Warehouse
 
 NIGHT = datetime(2017, 12, 1, tzinfo=UTC)
 HOURS = (NIGHT + timedelta(hours=15), NIGHT + timedelta(hours=16))

@@ -29,10 +29,10 @@ from features.contracts import TABLES
 from jobs.errors import JobError, UsageError
 from jobs.failures import reason
 from jobs.java import java_problem
-from jobs.models import tracking_uri
+from jobs.lists.models import tracking_uri
 from jobs.progress import console, fail
-from jobs.session import open_session
-from jobs.table_io import Warehouse
+from jobs.spark.session import open_session
+from jobs.store.table_io import Warehouse
 from model.versions import champions
 from model.versions.registry import RegistryError
 

@@ -6,7 +6,7 @@ by a horizon each, so no event is true in two of them.
 
 Three scores of the model: *as of* is the night's list, made for the whole horizon; *as served* is the newest list on record at
 the user's first visit in the window, so it shows what refreshed lists gain; *knowing the visit* is what the night's model would
-have shown had it known when the user comes (``jobs/visits.py``), where ``evaluation.visit_parts`` asks for it.
+have shown had it known when the user comes (``jobs/lists/visits.py``), where ``evaluation.visit_parts`` asks for it.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from features.windows import from_micros
 from jobs import cli
 from jobs.cli import Context
 from jobs.errors import DataQualityError
-from jobs.judge import ALL, KAIROS, KNOWING, SERVED, Judged, Sums, added, judge
+from jobs.judging.judge import ALL, KAIROS, KNOWING, SERVED, Judged, Sums, added, judge
+from jobs.judging.score_card import show
+from jobs.lists.visits import visit_known
 from jobs.progress import console, step
-from jobs.run_log import finished, recorded
-from jobs.score_card import show
-from jobs.table_io import Warehouse, schema
-from jobs.visits import visit_known
+from jobs.store.run_log import finished, recorded
+from jobs.store.table_io import Warehouse, schema
 
 #: Metrics where more is better, so that one recommender can lead another.
 _ACCURACY = ("ndcg", "recall", "mrr")

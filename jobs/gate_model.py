@@ -21,12 +21,13 @@ import typer
 from conf.settings import Settings
 from features.contracts import FEATURE_TABLES
 from features.windows import from_micros, to_micros
-from jobs import cli, rivals
+from jobs import cli
 from jobs.cli import Context
 from jobs.errors import DataQualityError, ModelGateError
-from jobs.models import UsableModel, local, registry_errors, tracking_uri
+from jobs.judging import rivals
+from jobs.lists.models import UsableModel, local, registry_errors, tracking_uri
 from jobs.progress import console, step
-from jobs.run_log import Run, recorded
+from jobs.store.run_log import Run, recorded
 from model import gate
 from model.gate import Decision
 from model.training import inputs

@@ -8,9 +8,9 @@ from jobs import cli
 from jobs.build_features import build
 from jobs.cli import Context
 from jobs.ingest import ingest
-from jobs.nights import nights
 from jobs.progress import console
 from jobs.score import score
+from jobs.store.nights import nights
 
 
 def hourly(context: Context) -> None:

@@ -13,12 +13,13 @@ from conf import columns as c
 from features import events as rules
 from features.contracts import EVENTS, EVENTS_REJECTED, ITEMS, ITEMS_REJECTED, Table
 from features.quality import EVENT_CHECKS, ITEM_CHECKS, judges, tally
-from jobs import cli, quality, sources
+from jobs import cli
 from jobs.cli import Context
 from jobs.errors import DataQualityError
 from jobs.progress import console, step
-from jobs.run_log import Run, finished, recorded
-from jobs.table_io import Warehouse
+from jobs.store import quality, sources
+from jobs.store.run_log import Run, finished, recorded
+from jobs.store.table_io import Warehouse
 
 
 def ingest(context: Context) -> None:

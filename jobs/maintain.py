@@ -25,9 +25,9 @@ from jobs import cli
 from jobs.cli import Context
 from jobs.errors import UsageError
 from jobs.evaluate import listed_nights
-from jobs.nights import nights
 from jobs.progress import console, step
-from jobs.run_log import Run, recorded
+from jobs.store.nights import nights
+from jobs.store.run_log import Run, recorded
 
 
 class Care(str, enum.Enum):

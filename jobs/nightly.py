@@ -14,7 +14,7 @@ from jobs.cli import Context
 from jobs.evaluate import evaluate, listed_nights
 from jobs.gate_model import settle
 from jobs.ingest import ingest
-from jobs.models import has_model
+from jobs.lists.models import has_model
 from jobs.score import score
 from jobs.train_model import train_model
 

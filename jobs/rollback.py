@@ -27,7 +27,7 @@ from jobs.build_features import sorted_by_key
 from jobs.cli import Context
 from jobs.errors import UsageError
 from jobs.progress import console, step
-from jobs.run_log import recorded
+from jobs.store.run_log import recorded
 
 _BATCH_ID = re.compile(r"[0-9a-f]{16}")
 _TOLD = 5

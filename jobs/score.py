@@ -28,15 +28,15 @@ from features.contracts import (
 from features.user_inputs import EVERYONE_ELSE, user_inputs, with_everyone_else
 from jobs import cli
 from jobs.build_features import at, sorted_by_key
-from jobs.checks import check_batch
 from jobs.cli import Context
 from jobs.errors import DataQualityError
-from jobs.leases import retried
-from jobs.models import prepared, usable
+from jobs.lists.checks import check_batch
+from jobs.lists.models import prepared, usable
+from jobs.lists.publish import publish
 from jobs.progress import console, step
-from jobs.publish import publish
-from jobs.run_log import recorded
-from jobs.table_io import Warehouse
+from jobs.store.leases import retried
+from jobs.store.run_log import recorded
+from jobs.store.table_io import Warehouse
 from model import predict
 
 __all__ = ["EVERYONE_ELSE", "known_users", "score", "scored"]

@@ -1,4 +1,4 @@
-"""Feature tables -> a model version in MLflow, trained by a process of its own (jobs/trainer.py): a challenger, about which the gate decides at once."""
+"""Feature tables -> a model version in MLflow, trained by a process of its own (jobs/training/trainer.py): a challenger, about which the gate decides at once."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from jobs import cli
 from jobs.cli import Context
 from jobs.errors import DataQualityError, ModelGateError
 from jobs.gate_model import admit, settle
-from jobs.models import artifacts, references, tracking_uri
+from jobs.lists.models import artifacts, references, tracking_uri
 from jobs.progress import console, step
-from jobs.run_log import recorded
-from jobs.trainer import run_trainer, training_folder
+from jobs.store.run_log import recorded
+from jobs.training.trainer import run_trainer, training_folder
 from model.spec import TRAIN_TABLES, RunRef, TrainSpec
 from model.training.report import REPORT
 from model.versions import champions, checkpoint, registry, tracking

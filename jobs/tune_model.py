@@ -23,12 +23,12 @@ from features.anchors import anchors_before
 from jobs import cli
 from jobs.cli import Context
 from jobs.errors import BusyError, DataQualityError, ModelGateError, UsageError
-from jobs.models import artifacts, registry_errors, tracking_uri
+from jobs.lists.models import artifacts, registry_errors, tracking_uri
 from jobs.progress import console, step
-from jobs.run_log import recorded
+from jobs.store.run_log import recorded
 from jobs.train_model import built_anchors, train_spec
-from jobs.trainer import follow
-from jobs.tuned import said, settings_text, show
+from jobs.training.trainer import follow
+from jobs.training.tuned import said, settings_text, show
 from model.spec import RunRef, StudySpec, write_spec
 from model.tuning.search_space import changed
 from model.tuning.study_record import StudyError, Verdict, forget_abandoned, open_study, verdict

@@ -21,7 +21,7 @@ from features.contracts import (
     Table,
 )
 from jobs.queries import shown_at
-from jobs.table_io import Warehouse
+from jobs.store.table_io import Warehouse
 
 _NEEDED = (EVENTS, ITEMS, USER_PROFILES, USER_ITEM_REPEATS, ITEM_TEMPORAL, RECOMMENDATIONS, RECOMMENDATIONS_LATEST, RUNS)
 

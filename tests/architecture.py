@@ -49,9 +49,9 @@ WALL_CLOCK = {
 }  # fmt: skip
 CLOCK_IN_SQL = re.compile(r"\b(current_timestamp|current_date|localtimestamp|now\s*\(\s*\)|curdate\s*\()", re.I)
 #: These tell people when and how long, or wait for an hour to come, and decide no row.
-MAY_READ_CLOCK = {"jobs/run_log.py", "jobs/hours.py"}
+MAY_READ_CLOCK = {"jobs/store/run_log.py", "jobs/hours.py"}
 #: A run's id is the one thing that is drawn.
-MAY_DRAW = {"jobs/run_log.py"}
+MAY_DRAW = {"jobs/store/run_log.py"}
 NOT_REPEATABLE = {
     "random.random", "random.shuffle", "random.choice", "random.sample", "random.randint", "uuid.uuid1", "uuid.uuid4",
     "pyspark.sql.functions.uuid", "pyspark.sql.functions.monotonically_increasing_id", "numpy.random.rand",
@@ -202,8 +202,8 @@ def pure_features(path: str, source: str) -> list[str]:
 
 
 def one_door_to_tables(path: str, source: str) -> list[str]:
-    """Only jobs/table_io.py writes tables and knows Delta's own API."""
-    if path == "jobs/table_io.py":
+    """Only jobs/store/table_io.py writes tables and knows Delta's own API."""
+    if path == "jobs/store/table_io.py":
         return []
     tree = ast.parse(source)
     known = names(tree)
@@ -216,9 +216,9 @@ def one_door_to_tables(path: str, source: str) -> list[str]:
             isinstance(node, ast.Attribute) and isinstance(node.value, ast.Attribute) and node.value.attr == "write"
         )
         if writer or (isinstance(node, ast.Attribute) and node.attr in ("writeTo", "saveAsTable", "insertInto")):
-            found.append(f"{path}:{node.lineno}: writes a table past jobs/table_io.py")
+            found.append(f"{path}:{node.lineno}: writes a table past jobs/store/table_io.py")
         if dotted(node, known) in ("deltalake.write_deltalake", "deltalake.writer.write_deltalake"):
-            found.append(f"{path}:{node.lineno}: writes a table past jobs/table_io.py")
+            found.append(f"{path}:{node.lineno}: writes a table past jobs/store/table_io.py")
     return found
 
 
@@ -229,11 +229,11 @@ def length(path: str, source: str) -> list[str]:
 
 
 def job_name(path: str, libraries: set[str]) -> list[str]:
-    """A script's folder is first on its path: jobs/features.py would hide the package, jobs/typing.py Python's own."""
-    stem = path.rpartition("/")[2].removesuffix(".py")
-    taken = stem in {*PACKAGES, "tests", *libraries, *sys.stdlib_module_names}
+    """A script's folder is first on its path: jobs/features.py or jobs/features/ would hide the package, jobs/typing.py Python's own."""
+    name = path.partition("/")[2].partition("/")[0].removesuffix(".py")
+    taken = name in {*PACKAGES, "tests", *libraries, *sys.stdlib_module_names}
     return (
-        [f"{path}: hides the package {stem} when it is run as a script"] if path.startswith("jobs/") and taken else []
+        [f"{path}: hides the package {name} when it is run as a script"] if path.startswith("jobs/") and taken else []
     )
 
 

@@ -17,7 +17,7 @@ from jobs.build_features import build
 from jobs.cli import Context
 from jobs.ingest import ingest
 from jobs.nightly import nightly
-from jobs.session import open_session
+from jobs.spark.session import open_session
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,7 @@ from features.contracts import EVENTS, EVENTS_REJECTED, FEATURE_TABLES, ITEMS
 from jobs.build_features import build
 from jobs.cli import Context
 from jobs.ingest import ingest
-from jobs.table_io import Warehouse
+from jobs.store.table_io import Warehouse
 
 TABLES = (EVENTS, EVENTS_REJECTED, ITEMS, *FEATURE_TABLES)
 #: Commits of the chain: see the tests, which count them.
@@ -79,7 +79,7 @@ def state(context: Context) -> dict[str, list[str]]:
 
 if __name__ == "__main__":
     from conf.settings import Spark
-    from jobs.session import open_session
+    from jobs.spark.session import open_session
 
     last = int(sys.argv[2])
     session = open_session(Spark(master="local[2]", shuffle_partitions=2), "kairos-killed")

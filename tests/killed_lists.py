@@ -22,9 +22,10 @@ import shop
 import stub_lists
 
 from features.contracts import RECOMMENDATIONS, RECOMMENDATIONS_LATEST
-from jobs import run_log, score
+from jobs import score
 from jobs.cli import Context
 from jobs.maintain import Care, maintain
+from jobs.store import run_log
 
 NIGHT, HOUR = (shop.NEXT, "nightly"), (shop.NEXT + timedelta(hours=6), "hourly")
 #: Name -> (what runs, where it dies). A folder: when the first file that was not there appears in it, or one is gone.
@@ -125,7 +126,7 @@ if __name__ == "__main__":
     else:
         from conf.load import load
         from conf.settings import Spark
-        from jobs.session import open_session
+        from jobs.spark.session import open_session
 
         session = open_session(Spark(master="local[2]", shuffle_partitions=2), "kairos-killed")
         here = shop.context(session, load(Path(sys.argv[2])))

@@ -93,7 +93,7 @@ LEAKS = (
     ),
     Leak(
         "an hour reads what was delivered but not yet visible",
-        "jobs/nights.py",
+        "jobs/store/nights.py",
         "visible(added, as_of)]",
         "added]",
         "tests/test_jobs_hour.py",

@@ -59,7 +59,7 @@ def play(context: Context, mode: str, folder: Path, rounds: int) -> None:
 if __name__ == "__main__":
     from conf.load import load
     from conf.settings import Spark
-    from jobs.session import open_session
+    from jobs.spark.session import open_session
 
     _, asked, settings, where, many = sys.argv
     session = open_session(Spark(master="local[1]", driver_memory="1g", shuffle_partitions=2), f"kairos-{asked}")

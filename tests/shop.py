@@ -14,7 +14,7 @@ from pyspark.sql import SparkSession
 from conf.load import from_tree
 from conf.settings import Settings
 from jobs.cli import Context
-from jobs.table_io import Warehouse
+from jobs.store.table_io import Warehouse
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 NIGHT = START + timedelta(days=42)

@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 
 from features.contracts import ITEM_TEMPORAL
 from jobs import score
-from jobs.models import UsableModel
+from jobs.lists.models import UsableModel
 
 
 @contextlib.contextmanager

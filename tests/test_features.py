@@ -22,7 +22,7 @@ from features.profiles import user_profiles
 from features.repeats import user_item_repeats
 from features.sequences import user_sequences
 from features.windows import Moments, from_micros, to_micros
-from jobs.table_io import schema
+from jobs.store.table_io import schema
 
 pytestmark = pytest.mark.spark
 

@@ -21,7 +21,7 @@ from features.events import (
 )
 from features.raw_values import epoch_unit, timestamp
 from features.windows import to_micros
-from jobs.table_io import schema
+from jobs.store.table_io import schema
 
 pytestmark = pytest.mark.spark
 NOON = datetime(2024, 3, 1, 12, tzinfo=UTC)

@@ -9,7 +9,7 @@ import pytest
 from features.contracts import EVENTS, ITEM_TEMPORAL, ITEMS
 from features.served import shown_at
 from features.stale import holding_unavailable, overtaken, shown_before, trending, trending_since
-from jobs.table_io import schema
+from jobs.store.table_io import schema
 
 pytestmark = pytest.mark.spark
 NIGHT = datetime(2024, 3, 1, tzinfo=UTC)

@@ -16,7 +16,7 @@ from features.item_sums import item_sums
 from features.item_temporal import item_temporal
 from features.repeats import user_item_repeats
 from features.truth import judged_truth
-from jobs.table_io import schema
+from jobs.store.table_io import schema
 
 pytestmark = pytest.mark.spark
 AS_OF = worlds.START + timedelta(days=42)

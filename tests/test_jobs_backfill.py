@@ -9,8 +9,8 @@ import shop
 
 from jobs.backfill import backfill, distance, moments
 from jobs.errors import DataQualityError, UsageError
-from jobs.nights import nights
-from jobs.run_log import recorded
+from jobs.store.nights import nights
+from jobs.store.run_log import recorded
 
 DAY = timedelta(days=1)
 SINCE = shop.NIGHT - 2 * DAY

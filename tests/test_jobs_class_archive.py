@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from jobs import class_archive
+from jobs.spark import class_archive
 
 
 def java(options: str) -> subprocess.CompletedProcess:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from jobs.cli import parse_as_of
-from jobs.session import DELTA_PACKAGE
+from jobs.spark.session import DELTA_PACKAGE
 
 ROOT = Path(__file__).parents[1]
 AIRFLOW_PYTHON = Path(os.environ.get("KAIROS_AIRFLOW_PYTHON", ROOT / ".venv-airflow" / "bin" / "python"))

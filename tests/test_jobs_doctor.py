@@ -10,7 +10,7 @@ import shop
 
 from jobs import doctor
 from jobs.doctor import Finding, log_store, place, registry, versions
-from jobs.table_io import Warehouse
+from jobs.store.table_io import Warehouse
 
 
 def levels(findings) -> dict[str, str]:

@@ -26,7 +26,7 @@ from jobs.cli import Context
 from jobs.hourly import hourly
 from jobs.ingest import ingest
 from jobs.nightly import nightly
-from jobs.table_io import Warehouse
+from jobs.store.table_io import Warehouse
 
 pytestmark = [pytest.mark.spark, pytest.mark.slow]
 CONF = Path(__file__).parents[1] / "conf"

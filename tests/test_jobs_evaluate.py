@@ -29,8 +29,8 @@ from features.repeats import user_item_repeats
 from features.segments import HEAD, TAIL
 from jobs.errors import DataQualityError
 from jobs.evaluate import evaluate
-from jobs.run_log import recorded
-from jobs.table_io import schema
+from jobs.store.run_log import recorded
+from jobs.store.table_io import schema
 
 pytestmark = [pytest.mark.spark, pytest.mark.slow]
 WEEK = timedelta(days=7)

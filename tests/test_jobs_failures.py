@@ -14,8 +14,8 @@ from pyspark.sql import functions as F
 from features.contracts import RUNS
 from jobs import cli
 from jobs.failures import reason
-from jobs.run_log import recorded
-from jobs.table_io import Warehouse
+from jobs.store.run_log import recorded
+from jobs.store.table_io import Warehouse
 
 STAGE = """An error occurred while calling o1.save.
 : org.apache.spark.SparkException: Job aborted due to stage failure: Task 1 in stage 216.0 failed 1 times

@@ -21,7 +21,7 @@ from jobs.build_features import build
 from jobs.errors import DataQualityError, ModelGateError
 from jobs.gate_model import admit, gate_model, rollback, settle
 from jobs.ingest import ingest
-from jobs.models import local, tracking_uri, usable
+from jobs.lists.models import local, tracking_uri, usable
 from jobs.train_model import train_model
 from model.versions import champions, checkpoint, registry
 

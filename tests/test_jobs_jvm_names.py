@@ -6,7 +6,7 @@ import pytest
 from py4j.protocol import Py4JError
 from pyspark.sql import functions as F
 
-from jobs.jvm_names import remember
+from jobs.spark.jvm_names import remember
 
 pytestmark = [pytest.mark.spark]
 

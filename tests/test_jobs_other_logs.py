@@ -9,7 +9,7 @@ from conf.load import from_tree
 from features.contracts import RECOMMENDATIONS_LATEST
 from jobs.cli import Context, parse_as_of
 from jobs.nightly import nightly
-from jobs.table_io import Warehouse
+from jobs.store.table_io import Warehouse
 
 pytestmark = [pytest.mark.spark, pytest.mark.slow, pytest.mark.soak]
 FILMS = Path(__file__).parents[2] / "shared" / "data" / "movietweetings_100k"

@@ -17,10 +17,10 @@ from pyspark.errors import PySparkException
 from pyspark.sql import functions as F
 
 from features.contracts import RECOMMENDATIONS, RECOMMENDATIONS_LATEST, RUNS
-from jobs import leases
 from jobs.errors import BusyError, DataQualityError, UsageError
 from jobs.rollback import rollback
 from jobs.score import score
+from jobs.store import leases
 
 pytestmark = [pytest.mark.spark, pytest.mark.slow]
 ROOT = Path(__file__).parents[1]

@@ -12,7 +12,7 @@ from model_world import START, settings, shop, spec, write_tables
 
 from jobs import train_model
 from jobs.errors import ModelGateError
-from jobs.trainer import training_folder
+from jobs.training.trainer import training_folder
 from model import train
 from model.as_of.item_state import DAY_US
 from model.versions import champions, registry

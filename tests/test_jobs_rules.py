@@ -12,10 +12,10 @@ from conf.load import from_tree
 from features.contracts import ITEMS
 from features.item_age import known_items
 from features.windows import Moments
-from jobs import house_rules
 from jobs.build_features import _catalogue
 from jobs.errors import UsageError
-from jobs.table_io import schema
+from jobs.store import house_rules
+from jobs.store.table_io import schema
 
 pytestmark = pytest.mark.spark
 

@@ -18,7 +18,7 @@ from filelock import FileLock
 from model_world import START, settings, shop, spec, write_tables
 
 from jobs.errors import BusyError, ModelGateError
-from jobs.trainer import follow, run_trainer, training_folder
+from jobs.training.trainer import follow, run_trainer, training_folder
 from model.as_of.item_state import DAY_US
 from model.machine.life import Watch, live
 from model.spec import TrainSpec

@@ -11,8 +11,8 @@ from model_world import START, settings, spec
 from optuna.trial import TrialState, create_trial
 
 from conf.load import load
-from jobs import tuned
 from jobs.progress import console
+from jobs.training import tuned
 from model.as_of.item_state import DAY_US
 from model.metrics import Difference, Interval
 from model.spec import StudySpec

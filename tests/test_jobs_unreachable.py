@@ -12,7 +12,7 @@ import pytest
 from model_world import settings
 
 from jobs.errors import ModelGateError
-from jobs.models import artifacts, has_model, tracking_uri, usable
+from jobs.lists.models import artifacts, has_model, tracking_uri, usable
 from model.versions import champions, pinned, registry
 
 AS_OF = datetime(2026, 1, 31, tzinfo=UTC)

@@ -287,7 +287,7 @@ def _skew(uniform: Column, exponent: float) -> Column:
 
 def main(arguments: list[str] | None = None) -> None:
     """Write a world as parquet: FOLDER/events with the columns of a raw log, FOLDER/items."""
-    from jobs.session import open_session
+    from jobs.spark.session import open_session
 
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--out", type=Path, required=True)

@@ -44,7 +44,7 @@ SCRATCH, TWO_MILLION = Path("warehouse/benchmarks"), [2_000_000]
 
 def session():
     from conf.settings import Spark
-    from jobs.session import open_session
+    from jobs.spark.session import open_session
 
     return open_session(Spark(master="local[2]", driver_memory=MEMORY, shuffle_partitions=8), "kairos-benchmark")
 
@@ -114,7 +114,7 @@ def chain(folder: Path, mode: str, hours: list[int]) -> None:
     from features.contracts import EVENTS, ITEMS
     from jobs.build_features import build
     from jobs.cli import Context
-    from jobs.table_io import Warehouse
+    from jobs.store.table_io import Warehouse
 
     spark, chosen = session(), settings(folder)
     warehouse = Warehouse(spark, chosen)

@@ -33,7 +33,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 def model(folder: Path) -> None:
     """A champion with drawn weights, as if trained at the night."""
     from conf import columns as c
-    from jobs.models import artifacts, tracking_uri
+    from jobs.lists.models import artifacts, tracking_uri
     from model.as_of.catalogue import build_catalogue
     from model.data import dataset
     from model.spec import TRAIN_TABLES, TableRef, TrainSpec
@@ -57,7 +57,7 @@ def batch(folder: Path, mode: str, hours: list[int]) -> None:
     from features.contracts import RUNS
     from jobs.cli import Context
     from jobs.score import score
-    from jobs.table_io import Warehouse
+    from jobs.store.table_io import Warehouse
 
     spark, chosen = costs.session(), costs.settings(folder)
     warehouse = Warehouse(spark, chosen)

@@ -27,7 +27,7 @@ TESTS = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(TESTS), str(TESTS.parent)]
 
 from conf.settings import Spark  # noqa: E402
-from jobs.session import open_session  # noqa: E402
+from jobs.spark.session import open_session  # noqa: E402
 
 _USERS_A_BLOCK = 256
 _LISTS = "user BIGINT, items ARRAY<INT>"

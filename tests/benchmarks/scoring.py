@@ -115,7 +115,7 @@ class Bench:
 
     def __init__(self, folder: Path, items: int, width: int, cores: int, lists_only: bool):
         from conf.settings import Spark
-        from jobs.session import open_session
+        from jobs.spark.session import open_session
 
         prepared = shop(folder, items, width)
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])  # the JVM and Python's workers inherit it

@@ -11,7 +11,7 @@ from features.contracts import ITEM_TEMPORAL, RECOMMENDATIONS, RECOMMENDATIONS_L
 from features.stale import holding_unavailable, overtaken, shown_before, trending, trending_since
 from features.user_inputs import EVERYONE_ELSE
 from jobs.cli import Context
-from jobs.nights import SinceNight
+from jobs.store.nights import SinceNight
 
 
 def stale_users(context: Context, hour: SinceNight, items: DataFrame) -> DataFrame:

@@ -13,8 +13,8 @@ from conf import columns as c
 from features.contracts import EVENTS, ITEM_SUMS
 from features.windows import from_micros, unknown_at, visible
 from jobs.errors import DataQualityError, UsageError
-from jobs.run_log import finished
-from jobs.table_io import Warehouse
+from jobs.store.run_log import finished
+from jobs.store.table_io import Warehouse
 
 
 @dataclass(frozen=True)

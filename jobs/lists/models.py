@@ -15,9 +15,9 @@ from features.contracts import ITEM_NEIGHBORS, ITEM_TEMPORAL, ITEMS, USER_SEQUEN
 from features.windows import to_micros
 from jobs.cli import Context
 from jobs.errors import ModelGateError
-from jobs.house_rules import pinned_items
-from jobs.nights import newest_night
 from jobs.progress import console
+from jobs.store.house_rules import pinned_items
+from jobs.store.nights import newest_night
 from model import predict
 from model.spec import PredictSpec, TableRef
 from model.versions import champions, pinned, registry

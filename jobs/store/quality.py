@@ -19,11 +19,11 @@ from features.contracts import EVENTS
 from features.events import Looked
 from features.quality import Judge
 from features.windows import between, from_micros, to_micros, visible
-from jobs import sources
 from jobs.cli import Context
 from jobs.errors import DataQualityError, UsageError
 from jobs.progress import console, step
-from jobs.run_log import Run, finished
+from jobs.store import sources
+from jobs.store.run_log import Run, finished
 
 _DAY = timedelta(days=1)
 _WEEK = timedelta(days=7)

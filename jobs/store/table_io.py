@@ -21,7 +21,7 @@ from conf.settings import Settings
 from features.contracts import Table
 from features.windows import from_micros
 from jobs.errors import DataQualityError
-from jobs.leases import lease, retried
+from jobs.store.leases import lease, retried
 
 SCHEMA_VERSION = 1
 _PROPERTIES = {

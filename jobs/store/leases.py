@@ -57,7 +57,7 @@ def retried(table: Table, make: Callable[[], _Made]) -> _Made:
 
 
 def _is_conflict(error: BaseException) -> bool:
-    # Delta's own class is not asked for: only jobs/table_io.py imports Delta, and each conflict is named in this way.
+    # Delta's own class is not asked for: only jobs/store/table_io.py imports Delta, and each conflict is named in this way.
     return isinstance(error, PySparkException) and any(
         kind.__name__ == "DeltaConcurrentModificationException" for kind in type(error).__mro__
     )

@@ -26,7 +26,7 @@ from features.segments import ITEM_SEGMENTS, history_segment, hour_segment, item
 from features.served import lists_on_record
 from features.truth import judged_truth
 from jobs.errors import DataQualityError
-from jobs.table_io import Warehouse
+from jobs.store.table_io import Warehouse
 from model import metrics
 from model.metrics import Draws
 
@@ -60,7 +60,7 @@ class Judged:
 def judge(warehouse: Warehouse, settings: Settings, as_of: datetime, knowing: Knowing | None = None) -> Judged:
     """Judge the users with a visible past who did something new to judge in the window, by their lists on record.
 
-    ``knowing`` makes the lists of ``jobs/visits.py``, to be judged beside the others.
+    ``knowing`` makes the lists of ``jobs/lists/visits.py``, to be judged beside the others.
 
     Raises DataQualityError where the feature tables do not speak for as_of.
     """

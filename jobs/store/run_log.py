@@ -18,7 +18,7 @@ from pyspark.sql import functions as F
 from features.contracts import RUNS
 from jobs import progress
 from jobs.failures import THROWN, reason
-from jobs.table_io import Warehouse, schema
+from jobs.store.table_io import Warehouse, schema
 
 
 @dataclass

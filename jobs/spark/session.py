@@ -17,9 +17,9 @@ from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
 from conf.settings import Spark
-from jobs import class_archive, jvm_names
 from jobs.errors import UsageError
 from jobs.java import check_java
+from jobs.spark import class_archive, jvm_names
 
 DELTA_PACKAGE = "io.delta:delta-spark_4.2_2.13"
 _DELTA: dict[str, Any] = {

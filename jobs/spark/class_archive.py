@@ -17,7 +17,7 @@ from pyspark.sql import functions as F
 from conf import columns as c
 from conf.load import from_tree
 from features.contracts import ITEM_NEIGHBORS
-from jobs.table_io import Warehouse
+from jobs.store.table_io import Warehouse
 
 ARCHIVE = Path(sys.prefix) / "kairos-spark.jsa"
 _MAKING = ARCHIVE.with_suffix(".new")

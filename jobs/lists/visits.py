@@ -18,7 +18,7 @@ from conf import columns as c
 from features.served import listed
 from features.windows import to_micros
 from jobs.cli import Context
-from jobs.models import prepared, usable
+from jobs.lists.models import prepared, usable
 from jobs.progress import console
 from jobs.score import known_users, scored
 

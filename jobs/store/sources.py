@@ -13,8 +13,8 @@ from pyspark.sql import functions as F
 
 from conf.settings import EventSource, ItemSource
 from jobs.errors import DataQualityError, UsageError
-from jobs.run_log import finished
-from jobs.table_io import Warehouse
+from jobs.store.run_log import finished
+from jobs.store.table_io import Warehouse
 
 Source = EventSource | ItemSource
 _SUFFIX = {"parquet": (".parquet",), "csv": (".csv", ".csv.gz"), "json": (".json", ".jsonl", ".json.gz", ".jsonl.gz")}

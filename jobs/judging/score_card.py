@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from rich.table import Table as Grid
 
 from features.segments import HISTORY_SEGMENTS, HOUR_SEGMENTS, ITEM_SEGMENTS
-from jobs.judge import ALL, KAIROS, KNOWING, NEWER, SERVED, Judged, Sums
+from jobs.judging.judge import ALL, KAIROS, KNOWING, NEWER, SERVED, Judged, Sums
 from jobs.progress import console
 from model.metrics import Difference, Draws
 

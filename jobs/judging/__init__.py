@@ -1,0 +1,1 @@
+"""Lists against what users then did, beside baselines and rivals."""

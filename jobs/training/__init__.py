@@ -1,0 +1,1 @@
+"""Trainers and studies as processes beside Spark."""
