@@ -155,15 +155,16 @@ def test_what_would_end_alike_each_time_is_not_tried_again(tables, tmp_path, cap
 def test_a_group_that_the_job_is_of_is_not_the_trainers(monkeypatch) -> None:
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
         monkeypatch.setenv(name, "7")
-    code = "from model.distributed import join_world; world = join_world(); raise SystemExit((world.rank, world.size) != (0, 1))"
+    code = "from model.machine.distributed import join_world; world = join_world(); raise SystemExit((world.rank, world.size) != (0, 1))"
     follow("train", [sys.executable, "-c", code], 1, 1)
 
 
 def test_a_process_without_its_supervisor_ends(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as supervisor:
-        code = f"import time; from pathlib import Path; from model.life import live; live(Path({str(tmp_path)!r}), {supervisor.pid}); time.sleep(60)"
+        code = f"import time; from pathlib import Path; from model.machine.life import live; live(Path({str(tmp_path)!r}), {supervisor.pid}); time.sleep(60)"
         with subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[1]) as trainer:
             while not ranks_in(tmp_path):
+                assert trainer.poll() is None
                 time.sleep(0.05)
             assert trainer.poll() is None
             supervisor.kill()
