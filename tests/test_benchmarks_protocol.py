@@ -15,6 +15,7 @@ sys.path.append(str(Path(__file__).parent / "benchmarks"))
 
 import peers
 import peers_lightgbm
+import quality
 from protocol import ITEM, LOGS, TIME, USER, Log, MissingError, Recommender, Split, load
 from results import KAIROS, Results, Run
 
@@ -170,3 +171,14 @@ def test_a_small_log_has_all_events_of_some_users(tmp_path: Path) -> None:
     found = few.events(tmp_path)
     assert 5 < found["user_id"].nunique() < 40 and (found.groupby("user_id").size() == 10).all()
     pd.testing.assert_frame_equal(found, few.events(tmp_path))
+
+
+def test_a_window_in_which_nobody_is_judged_is_told_of(tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KAIROS_LOGS", str(tmp_path))
+    (tmp_path / "movietweetings_100k").mkdir()
+    TOY.to_parquet(tmp_path / "movietweetings_100k" / "events.parquet")
+    asked = {"log": ["movietweetings_100k"], "peer": ["popularity, decayed"], "scratch": tmp_path}
+    quality.run(cutoff=[T + pd.Timedelta("60D")], **asked)
+    assert "skipped: nobody" in capsys.readouterr().out
+    quality.run(cutoff=[T], **asked)
+    assert "skipped" not in capsys.readouterr().out

@@ -73,6 +73,9 @@ def run(
         for moment in cutoff or spec.cutoffs:
             split = Split.at(spec, events, moment)
             console.rule(f"{spec.name} at {moment_of(split.cutoff)}: {len(split.past):,} events, {len(split.users):,} users judged", align="left")
+            if not len(split.users) or not len(split.dev().users):
+                console.print("skipped: nobody with a past did anything new in this window, or in the one before, by which methods choose", style="yellow")
+                continue
             for method in methods:
                 for number in (seed or [0]) if method.seeded else [0]:
                     try:
