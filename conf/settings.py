@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 
@@ -237,13 +238,31 @@ class Settings(Node):
 
     @property
     def anchors(self) -> int:
-        """How many past moments training learns from.
+        """How many past moments training learns from, at most.
 
         A short window has few labels, so it takes more of them, of a day two weeks; of long ones the log has few, so they may overlap.
         """
         if self.training.anchors:
             return self.training.anchors
-        return 14 if self.horizon <= _SHORT else 4 if self.horizon < _LONG else 20
+        return 14 if self.horizon <= _SHORT else 10 if self.horizon < _LONG else 20
+
+    @property
+    def least_anchors(self) -> int:
+        """So many of them are learned from however many labelled users they have."""
+        return 4 if not self.training.anchors and _SHORT < self.horizon < _LONG else self.anchors
+
+    def enough_anchors(self, labelled: Iterable[int]) -> int:
+        """How many of the newest anchors training learns from, given how many users have a label at each, newest first.
+
+        To older ones it looks only as long as those after them have few: what it gains, and where, is in model/LOG.md.
+        """
+        taken = users = 0
+        for here in labelled:
+            if taken >= self.least_anchors and users >= self.training.enough_users:
+                break
+            users += min(here, self.training.users_per_anchor)
+            taken += 1
+        return taken
 
     @property
     def anchor_every(self) -> timedelta:

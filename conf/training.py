@@ -22,8 +22,11 @@ class Training(Node):
     """How the model is fitted."""
 
     anchors: Positive | None = Field(
-        None, description="past as_of moments to learn from; 4 if not set, 14 for a horizon up to two days, 20 for one from 30 days"
+        None,
+        description="past as_of moments to learn from; if not set 14 for a horizon up to two days, 20 for one from 30 days, "
+        "and between them the newest 4 to 10, until they have enough_users",
     )
+    enough_users: Positive = Field(2_500, description="labelled users of all anchors, beyond which older anchors teach nothing more")
     anchor_every: Duration | None = Field(
         None, description="distance between anchors; the horizon if not set, a third of one from 30 days"
     )

@@ -14,7 +14,7 @@ from pyspark.sql import functions as F
 
 from conf import columns as c
 from conf.settings import Settings
-from features.windows import AT, SEEN_FROM, US, Moments, between, to_micros, visible
+from features.windows import AT, SEEN_FROM, US, Moments, between, to_micros, visible, within
 
 
 def anchors_before(as_of: datetime, settings: Settings, more: int = 0) -> list[datetime]:
@@ -26,6 +26,15 @@ def anchors_before(as_of: datetime, settings: Settings, more: int = 0) -> list[d
 def moments_of(first_us: int, as_of: datetime, settings: Settings) -> list[datetime]:
     """as_of and those of its past anchors that come after the first visible event (epoch microseconds), oldest first."""
     return [*[a for a in sorted(anchors_before(as_of, settings)) if first_us < to_micros(a)], as_of]
+
+
+def labelled_users(events: DataFrame, anchors: list[datetime], horizon: timedelta) -> DataFrame:
+    """How many users did anything in the window of each anchor: one row, a column an anchor, in their order."""
+    spans = [(anchor, anchor + horizon) for anchor in anchors]
+    at = F.unix_micros(c.EVENT_TS)
+    inside = [(at >= to_micros(start)) & (at < to_micros(end)) for start, end in spans]
+    users = within(events, spans).groupBy(c.USER_ID).agg(*[F.bool_or(here).alias(f"users_{k}") for k, here in enumerate(inside)])
+    return users.agg(*[F.count_if(f"users_{k}").alias(f"users_{k}") for k in range(len(spans))])
 
 
 def labels(events: DataFrame, anchors: list[datetime], horizon: timedelta, as_of: datetime) -> DataFrame:

@@ -15,7 +15,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from conf import columns as c
-from features.anchors import moments_of, users_at
+from features.anchors import labelled_users, moments_of, users_at
 from features.contracts import (
     EVENTS,
     FEATURE_TABLES,
@@ -76,13 +76,23 @@ def build(context: Context, backfill: bool) -> None:
         moments = [context.as_of]
         if backfill:
             first = visible(events, context.as_of).agg(F.min(F.unix_micros(c.EVENT_TS))).first()
-            past = moments_of(first[0], context.as_of, settings)  # type: ignore[index]
+            *past, _ = moments_of(first[0], context.as_of, settings)  # type: ignore[index]
             done = warehouse.moments(*FEATURE_TABLES)
-            moments = sorted({m for m in past if m not in done} | {context.as_of})
+            moments = [*(m for m in _needed(context, events, past) if m not in done), context.as_of]
         # No later event is read at all: the time law holds even for a transform that forgets it.
         events = visible(events, context.as_of)
         run.counts["moments"] = len(moments)
         _write_night(context, run, events, items, moments)
+
+
+def _needed(context: Context, events: DataFrame, past: list[datetime]) -> list[datetime]:
+    """Of these anchors, oldest first, the newest that training will learn from."""
+    settings = context.settings
+    if len(past) <= settings.least_anchors:
+        return past
+    with step(context.spark, "count labelled users"):
+        users = labelled_users(visible(events, context.as_of), past[::-1], settings.horizon).first()
+    return past[len(past) - settings.enough_anchors(users) :]  # type: ignore[arg-type]
 
 
 def _write_night(context: Context, run: Run, events: DataFrame, items: DataFrame, moments: list[datetime]) -> None:

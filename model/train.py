@@ -104,6 +104,12 @@ def train(spec: TrainSpec, world: World, tell: bool = True) -> Trained:
     events = stored_events(spec, spec.as_of_us, catalogue.item_ids, folder, world)
     if not len(events.us):
         raise DataError("no event is visible at as_of: nothing to learn from; run jobs/ingest.py, or choose a later --as-of")
+    # Counted anew, newest first, until there are enough: nights before this one have left more anchors than are needed.
+    labelled = (len(np.unique(events.window(a, a + spec.horizon_us)[0])) for a in reversed(spec.anchors_us))
+    anchors = spec.anchors_us[-settings.enough_anchors(labelled) :]
+    if len(anchors) < len(spec.anchors_us):
+        clock.say(f"the newest {len(anchors)} of {len(spec.anchors_us)} anchors have enough labelled users (training.enough_users)")
+        spec = spec.model_copy(update={"anchors_us": anchors})
     sold = sales(events, len(catalogue))
     vocabulary = np.where(sold > 0, np.cumsum(sold > 0), 0)
     table = ItemTable(catalogue, vocabulary, world.device)
@@ -118,7 +124,7 @@ def train(spec: TrainSpec, world: World, tell: bool = True) -> Trained:
     clock.done("read events and catalogue", events=len(events.us), items=len(catalogue), parameters=_size(encoder, ranker))
 
     basis = item_basis(events, len(catalogue), settings.training.seed)
-    result = Trained(encoder, ranker, catalogue, table, sold, basis, settings)
+    result = Trained(encoder, ranker, catalogue, table, sold, basis, settings, anchors)
     slates = _walk(spec, trainer, events, result, clock)
     seen = [(anchor.moment.state, anchor.moment.shared) for anchor in slates]
     result.newcomers, result.history["newcomers"] = best_ranking(seen, events, spec.horizon_us)

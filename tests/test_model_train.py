@@ -193,3 +193,14 @@ def test_training_stops_after_the_epoch_that_passes_the_limit(tmp_path: Path) ->
     assert trained.history["stopped_by_max_seconds"] == 1
     assert len(trained.history["ranker"]["loss"]) < 2000
     assert pa.types.is_string(trained.catalogue.item_ids.type)
+
+
+@pytest.mark.parametrize(("enough", "anchors"), [(1, 4), (170, 5), (10_000, 6)])
+def test_to_older_anchors_it_looks_only_where_newer_ones_have_few_labelled_users(tmp_path: Path, enough: int, anchors: int) -> None:
+    moments = [START + day * DAY_US for day in (11, 18, 25, 32, 39, 46, 53)]
+    write_tables(tmp_path, shop(), moments, WEEK)  # forty users, nearly all of whom come in a week
+    made = spec(tmp_path, moments, settings(training={"retrieval_epochs": 1, "epochs": 1, "ranker_steps": 1, "anchors": None, "enough_users": enough}), tmp_path / "bundle")
+    trained = train.train(made, World(0, 1), tell=False)
+    assert trained.anchors_us == tuple(moments[:-1][-anchors:])
+    checkpoint.save(trained, made)
+    assert json.loads((tmp_path / "bundle" / checkpoint.CARD).read_text())["anchors_us"] == list(trained.anchors_us)

@@ -27,6 +27,8 @@ class Trained:
     basis: np.ndarray
     """Tastes as of as_of (model/as_of/audience.py), aligned with the catalogue."""
     settings: Settings
+    anchors_us: tuple[int, ...] = ()
+    """The moments that it learned from."""
     newcomers: str = FUSED
     """Name of the ranking for whoever has no history (model/slate/newcomers.py)."""
     history: dict[str, Any] = field(default_factory=dict)

@@ -83,7 +83,7 @@ def save(trained: Trained, spec: TrainSpec) -> str:
     card = {
         "schema": BUNDLE_SCHEMA,
         "trained_as_of_us": spec.as_of_us,
-        "anchors_us": list(spec.anchors_us),
+        "anchors_us": list(trained.anchors_us),
         "horizon_us": spec.horizon_us,
         "repeat_consumption": spec.repeat_consumption,
         "vocabulary_rows": trained.encoder.items.id.num_embeddings,
