@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 
@@ -250,19 +249,6 @@ class Settings(Node):
     def least_anchors(self) -> int:
         """So many of them are learned from however many labelled users they have."""
         return 4 if not self.training.anchors and _SHORT < self.horizon < _LONG else self.anchors
-
-    def enough_anchors(self, labelled: Iterable[int]) -> int:
-        """How many of the newest anchors training learns from, given how many users have a label at each, newest first.
-
-        To older ones it looks only as long as those after them have few: what it gains, and where, is in model/LOG.md.
-        """
-        taken = users = 0
-        for here in labelled:
-            if taken >= self.least_anchors and users >= self.training.enough_users:
-                break
-            users += min(here, self.training.users_per_anchor)
-            taken += 1
-        return taken
 
     @property
     def anchor_every(self) -> timedelta:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import timedelta
 from typing import Annotated, Literal
 
@@ -61,3 +62,16 @@ class Training(Node):
     silence: Duration = Field(timedelta(seconds=40), description="a process that gives no sign for so long counts as dead")
     compile: bool = Field(False, description="torch.compile the ranker on a GPU; compiling takes longer (37 s on an H200) than a ranker of thousands of users learns")
     seed: int = 0
+
+    def enough_anchors(self, labelled: Iterable[int], least: int) -> int:
+        """How many of the newest anchors are learned from, given how many users have a label at each, newest first.
+
+        To older ones than the ``least`` newest it looks only as long as those after them have few: what it gains, and where, is in model/LOG.md.
+        """
+        taken = users = 0
+        for here in labelled:
+            if taken >= least and users >= self.enough_users:
+                break
+            users += min(here, self.users_per_anchor)
+            taken += 1
+        return taken

@@ -92,7 +92,7 @@ def _needed(context: Context, events: DataFrame, past: list[datetime]) -> list[d
         return past
     with step(context.spark, "count labelled users"):
         users = labelled_users(visible(events, context.as_of), past[::-1], settings.horizon).first()
-    return past[len(past) - settings.enough_anchors(users) :]  # type: ignore[arg-type]
+    return past[len(past) - settings.training.enough_anchors(users, settings.least_anchors) :]  # type: ignore[arg-type]
 
 
 def _write_night(context: Context, run: Run, events: DataFrame, items: DataFrame, moments: list[datetime]) -> None:

@@ -106,7 +106,7 @@ def train(spec: TrainSpec, world: World, tell: bool = True) -> Trained:
         raise DataError("no event is visible at as_of: nothing to learn from; run jobs/ingest.py, or choose a later --as-of")
     # Counted anew, newest first, until there are enough: nights before this one have left more anchors than are needed.
     labelled = (len(np.unique(events.window(a, a + spec.horizon_us)[0])) for a in reversed(spec.anchors_us))
-    anchors = spec.anchors_us[-settings.enough_anchors(labelled) :]
+    anchors = spec.anchors_us[-settings.training.enough_anchors(labelled, settings.least_anchors) :]
     if len(anchors) < len(spec.anchors_us):
         clock.say(f"the newest {len(anchors)} of {len(spec.anchors_us)} anchors have enough labelled users (training.enough_users)")
         spec = spec.model_copy(update={"anchors_us": anchors})
