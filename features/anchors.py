@@ -7,14 +7,13 @@ horizon before as_of, so that its label window has closed.
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from functools import reduce
 
-from pyspark.sql import DataFrame, Window
+from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from conf import columns as c
 from conf.settings import Settings
-from features.windows import AT, SEEN_FROM, US, Moments, between, to_micros, visible, within
+from features.windows import AT, SEEN_FROM, US, Moments, to_micros, visible, within
 
 
 def anchors_before(as_of: datetime, settings: Settings, more: int = 0) -> list[datetime]:
@@ -28,19 +27,9 @@ def moments_of(first_us: int, as_of: datetime, settings: Settings) -> list[datet
     return [*[a for a in sorted(anchors_before(as_of, settings)) if first_us < to_micros(a)], as_of]
 
 
-def labelled_users(events: DataFrame, anchors: list[datetime], horizon: timedelta) -> DataFrame:
-    """How many users did anything in the window of each anchor: one row, a column an anchor, in their order."""
-    spans = [(anchor, anchor + horizon) for anchor in anchors]
-    at = F.unix_micros(c.EVENT_TS)
-    inside = [(at >= to_micros(start)) & (at < to_micros(end)) for start, end in spans]
-    users = within(events, spans).groupBy(c.USER_ID).agg(*[F.bool_or(here).alias(f"users_{k}") for k, here in enumerate(inside)])
-    return users.agg(*[F.count_if(f"users_{k}").alias(f"users_{k}") for k in range(len(spans))])
+def labelled_users(events: DataFrame, anchors: list[datetime], horizon: timedelta, as_of: datetime) -> DataFrame:
+    """How many users did anything in ``[anchor, anchor + horizon)`` that is visible at as_of: one row, a column an anchor, in their order.
 
-
-def labels(events: DataFrame, anchors: list[datetime], horizon: timedelta, as_of: datetime) -> DataFrame:
-    """What a user did after an anchor: as_of_ts (the anchor), user_id, item_id, label_events (their number).
-
-    One row a (anchor, user, item) with an event in ``[anchor, anchor + horizon)`` that is visible at as_of.
     Raises ValueError for an anchor whose window ends after as_of.
     """
     open_windows = [a for a in anchors if a + horizon > as_of]
@@ -48,18 +37,12 @@ def labels(events: DataFrame, anchors: list[datetime], horizon: timedelta, as_of
         raise ValueError(
             f"the label window of anchor {max(open_windows)} ends after as_of {as_of}; leave that anchor out"
         )
-    parts = [
-        between(visible(events, as_of), anchor, anchor + horizon).select(
-            Moments.of([anchor]).as_of(F.lit(0)), c.USER_ID, c.ITEM_ID
-        )
-        for anchor in anchors
-    ]
-    return (
-        reduce(DataFrame.unionAll, parts)
-        .groupBy(c.AS_OF_TS, c.USER_ID, c.ITEM_ID)
-        .agg(F.count(F.lit(1)).alias("label_events"))
-        .select(c.AS_OF_TS, c.USER_ID, c.ITEM_ID, "label_events")
-    )
+    spans = [(anchor, anchor + horizon) for anchor in anchors]
+    at = F.unix_micros(c.EVENT_TS)
+    inside = [F.bool_or((at >= to_micros(start)) & (at < to_micros(end))) for start, end in spans]
+    names = [f"users_{k}" for k in range(len(spans))]
+    users = within(visible(events, as_of), spans).groupBy(c.USER_ID).agg(*map(Column.alias, inside, names))
+    return users.agg(*[F.count_if(name).alias(name) for name in names])
 
 
 def users_at(events: DataFrame, moments: list[datetime], settings: Settings) -> DataFrame:

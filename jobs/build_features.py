@@ -78,20 +78,20 @@ def build(context: Context, backfill: bool) -> None:
             first = visible(events, context.as_of).agg(F.min(F.unix_micros(c.EVENT_TS))).first()
             *past, _ = moments_of(first[0], context.as_of, settings)  # type: ignore[index]
             done = warehouse.moments(*FEATURE_TABLES)
-            moments = [*(m for m in _needed(context, events, past) if m not in done), context.as_of]
+            moments = [*(m for m in needed_anchors(context, events, past) if m not in done), context.as_of]
         # No later event is read at all: the time law holds even for a transform that forgets it.
         events = visible(events, context.as_of)
         run.counts["moments"] = len(moments)
         _write_night(context, run, events, items, moments)
 
 
-def _needed(context: Context, events: DataFrame, past: list[datetime]) -> list[datetime]:
+def needed_anchors(context: Context, events: DataFrame, past: list[datetime]) -> list[datetime]:
     """Of these anchors, oldest first, the newest that training will learn from."""
     settings = context.settings
     if len(past) <= settings.least_anchors:
         return past
     with step(context.spark, "count labelled users"):
-        users = labelled_users(visible(events, context.as_of), past[::-1], settings.horizon).first()
+        users = labelled_users(events, past[::-1], settings.horizon, context.as_of).first()
     return past[len(past) - settings.training.enough_anchors(users, settings.least_anchors) :]  # type: ignore[arg-type]
 
 

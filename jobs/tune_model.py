@@ -20,7 +20,9 @@ from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from features.anchors import anchors_before
+from features.contracts import EVENTS
 from jobs import cli
+from jobs.build_features import needed_anchors
 from jobs.cli import Context
 from jobs.errors import BusyError, DataQualityError, ModelGateError, UsageError
 from jobs.lists.models import artifacts, registry_errors, tracking_uri
@@ -63,9 +65,10 @@ def _spec(context: Context, journal: Path) -> StudySpec:
     # Where windows overlap, the anchors right before a held-out one are of no use to it.
     more = tuning.windows + math.ceil(settings.horizon / settings.anchor_every) - 1
     anchors = built_anchors(context, more)
-    missing = sorted(set(anchors_before(context.as_of, settings, more)) - set(anchors))
+    learned = len(needed_anchors(context, context.warehouse.read(EVENTS), sorted(anchors_before(context.as_of, settings))))
+    missing = sorted(set(anchors_before(context.as_of, settings, more)[: learned + more]) - set(anchors))
     build = (
-        f"KAIROS__TRAINING__ANCHORS={settings.anchors + more} jobs/build_features.py --settings {context.settings_file} "
+        f"KAIROS__TRAINING__ANCHORS={learned + more} jobs/build_features.py --settings {context.settings_file} "
         f"--as-of {context.as_of:%Y-%m-%dT%H:%M:%SZ}"
     )
     if missing:

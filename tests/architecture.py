@@ -13,7 +13,7 @@ from collections.abc import Iterator
 PACKAGES = ("conf", "features", "model", "jobs")
 MAY_IMPORT = {"conf": {"conf"}, "features": {"conf", "features"}, "model": {"conf", "model"}, "jobs": set(PACKAGES)}
 #: Folders of model/: each knows those before it. Files beside them put them together.
-ROOMS = ("machine", "as_of", "layers", "slate", "training", "versions", "scoring", "tuning")
+ROOMS = ("metrics", "machine", "as_of", "layers", "slate", "training", "versions", "scoring", "tuning")
 #: Third parties that a package must not know: features are plans without IO, the model runs without a JVM.
 MUST_NOT_IMPORT = {
     "conf": {"pyspark", "delta", "torch", "mlflow", "deltalake", "duckdb"},

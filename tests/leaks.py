@@ -133,6 +133,13 @@ LEAKS = (
         "tests/test_features_truth.py",
     ),
     Leak(
+        "labelled users counted who were not known yet",
+        "features/anchors.py",
+        "within(visible(events, as_of), spans)",
+        "within(events, spans)",
+        "tests/test_jobs_anchors.py",
+    ),
+    Leak(
         "a label window that ends after as_of",
         "model/spec.py",
         "if self.anchors_us[-1] + self.horizon_us > self.as_of_us:",

@@ -138,7 +138,7 @@ def follow(name: str, command: list[str], threads: int, processes: int, watch: W
         process.wait()
         silent = "".join(f"; {rank} gave no sign for {watch.silence:g} s and was killed" for rank in found if watch is not None)
     if process.returncode:
-        raise ModelGateError(f"model.{name} ended with exit code {process.returncode}; its last word: {told}{silent}")
+        raise ModelGateError(f"{name} ended with exit code {process.returncode}; its last word: {told}{silent}")
 
 
 @contextlib.contextmanager
