@@ -106,7 +106,7 @@ class Scorer:
         names = signal_names(moment.catalogue.facet_names)
         strength = {
             said: rules.taken(made.signals[..., names.index(name)], order, 0)
-            for said, name in (("neighbor", "neighbor_next_std"), ("taste", "retrieval_taste_std"), ("audience", "audience_2d_std"))
+            for said, name in (("neighbor", "neighbor_next_std"), ("taste", "retrieval_taste_std"), ("audience", "audience_middle_std"))
         }
         cold = (users.length == 0) & (np.bincount(users.repeats.user, minlength=len(users)) == 0)
         item[cold] = -1

@@ -18,7 +18,7 @@ import torch
 
 from conf import columns as c
 from conf.settings import Settings
-from model.as_of.audience import Audience, audience, histories, item_basis
+from model.as_of.audience import Audience, audience, half_lives, histories, item_basis
 from model.as_of.catalogue import Catalogue, build_catalogue
 from model.as_of.event_store import stored_events
 from model.as_of.events import Events
@@ -70,7 +70,7 @@ def sales(seen: Events, items: int) -> np.ndarray:
 def audience_at(seen: Events, moment_us: int, items: int, settings: Settings) -> Audience:
     """The audiences of all items at a moment, in a basis from what it has seen."""
     basis = item_basis(seen, items, settings.training.seed)
-    return audience(basis, histories(seen, settings.features.sequence_length), moment_us)
+    return audience(basis, histories(seen, settings.features.sequence_length), moment_us, half_lives(settings.horizon))
 
 
 def moment_at(spec: TrainSpec, encoder: Encoder, table: ItemTable, seen: Events, state: ItemState, catalogue: Catalogue,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +10,24 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from model.as_of.audience import HALF_LIVES, WIDTH, Audience, audience, histories, item_basis, stored_histories, tastes
+from model.as_of.audience import (
+    SPANS,
+    WIDTH,
+    Audience,
+    audience,
+    half_lives,
+    histories,
+    item_basis,
+    stored_histories,
+    tastes,
+)
 from model.as_of.events import Events
 from model.as_of.item_state import DAY_US, HOUR_US
 from model.spec import PredictSpec, TableRef
 
 NOW = 1_600_000_000_000_000
 ITEMS, LENGTH = 12, 6
+DAYS = half_lives(timedelta(days=1))
 
 
 def log(seed: int = 0, users: int = 30) -> Events:
@@ -43,25 +55,49 @@ def later(events: Events, happened: int, known: int) -> Events:
 
 def at_now(events: Events) -> Audience:
     seen = events.seen_at(NOW)
-    return audience(item_basis(seen, ITEMS, 0), histories(seen, LENGTH), NOW)
+    return audience(item_basis(seen, ITEMS, 0), histories(seen, LENGTH), NOW, DAYS)
 
 
 def test_an_audience_is_the_decayed_sum_of_the_tastes_of_those_who_chose() -> None:
     events = log()
     found = at_now(events)
-    sums, weight = np.zeros((len(HALF_LIVES), ITEMS, WIDTH)), np.zeros((len(HALF_LIVES), ITEMS))
+    sums, weight = np.zeros((len(SPANS), ITEMS, WIDTH)), np.zeros((len(SPANS), ITEMS))
+    repeated = 0
     for user in range(len(events.users)):
         mine = np.flatnonzero(events.user == user)[-LENGTH:]
-        taste = sum(found.basis[item] for item in sorted(set(events.item[mine].tolist())))
+        newest = {int(events.item[row]): int(events.us[row]) for row in mine}  # a later one takes the place of an earlier one
+        repeated += len(mine) - len(newest)
+        taste = sum(found.basis[item] for item in sorted(newest))
         taste = taste / np.linalg.norm(taste)
-        for row in mine:
-            for h, days in enumerate(HALF_LIVES.values()):
-                age = (NOW - events.us[row]) / DAY_US
+        for item, us in newest.items():
+            for h, days in enumerate(DAYS):
+                age = (NOW - us) / DAY_US
                 decay = 0.5 ** (age / days) if age < 10 * days else 0.0
-                sums[h, events.item[row]] += decay * taste
-                weight[h, events.item[row]] += decay
+                sums[h, item] += decay * taste
+                weight[h, item] += decay
+    assert repeated > 20, "nobody chooses anything twice: nothing is tested"
     np.testing.assert_allclose(found.sums, sums, atol=2e-3)
     np.testing.assert_allclose(found.weight, weight, atol=2e-3)
+
+
+def test_who_comes_back_every_day_is_still_one_of_an_audience() -> None:
+    basis = np.eye(3, WIDTH, dtype=np.float32)
+    often = np.array([[0, 1, 0, 0, 0, 0]]), np.array([[9, 8, 7, 6, 5, 4]]) * -DAY_US + NOW
+    once = np.array([[-1, -1, -1, -1, 1, 0]]), np.array([[0, 0, 0, 0, NOW - 8 * DAY_US, NOW - 4 * DAY_US]])
+    a, b = (audience(basis, [user], NOW, DAYS) for user in (often, once))
+    np.testing.assert_array_equal(a.weight, b.weight)
+    np.testing.assert_array_equal(a.sums, b.sums)
+    np.testing.assert_allclose(a.weight[2], [0.5 ** (4 / 28), 0.5 ** (8 / 28), 0], atol=1e-4)
+
+
+def test_lists_for_tomorrow_ask_who_chose_today_and_those_for_a_week_who_ever_did() -> None:
+    assert half_lives(timedelta(hours=1)) == half_lives(timedelta(days=2)) == (0.25, 2.0, 28.0)
+    assert half_lives(timedelta(days=7)) == half_lives(timedelta(days=180)) == (2.0, 28.0, 365.0)
+    event = np.array([[0]]), np.array([[NOW - 200 * DAY_US]])
+    of_a_day, of_a_week = (
+        audience(np.eye(1, WIDTH, dtype=np.float32), [event], NOW, half_lives(timedelta(days=days))) for days in (1, 7)
+    )
+    assert of_a_day.weight[2, 0] < 0.01 < 0.6 < of_a_week.weight[2, 0]
 
 
 def test_a_young_item_is_closer_to_those_who_are_like_the_ones_that_chose_it() -> None:
@@ -86,8 +122,8 @@ def test_the_order_of_users_does_not_change_a_bit() -> None:
     events = log()
     basis = item_basis(events, ITEMS, 0)
     (item, us), = histories(events, LENGTH)
-    whole = audience(basis, [(item, us)], NOW)
-    pieces = audience(basis, [(item[::-1][k : k + 7], us[::-1][k : k + 7]) for k in range(0, len(item), 7)], NOW)
+    whole = audience(basis, [(item, us)], NOW, DAYS)
+    pieces = audience(basis, [(item[::-1][k : k + 7], us[::-1][k : k + 7]) for k in range(0, len(item), 7)], NOW, DAYS)
     np.testing.assert_array_equal(whole.sums, pieces.sums)
     np.testing.assert_array_equal(whole.weight, pieces.weight)
 
@@ -114,8 +150,8 @@ def test_an_hour_is_the_night_with_those_who_changed(tmp_path: Path) -> None:
     for name, since in (("hour", night), ("full", None)):
         table = TableRef(path=str(tmp_path / f"{name}.parquet"), format="parquet")
         told = PredictSpec(tables={"user_sequences": table}, as_of_us=NOW, night_us=since)
-        found.append(audience(basis, stored_histories(told, ids, LENGTH), NOW))
-    trained = audience(basis, histories(events, LENGTH), NOW)
+        found.append(audience(basis, stored_histories(told, ids, LENGTH), NOW, DAYS))
+    trained = audience(basis, histories(events, LENGTH), NOW, DAYS)
     for name in vars(trained):
         np.testing.assert_array_equal(getattr(found[0], name), getattr(found[1], name), name)
         np.testing.assert_array_equal(getattr(found[0], name), getattr(trained, name), name)

@@ -10,8 +10,9 @@ et al., "EigenRec", 2019), so that the taste is not the fashion. A basis may onl
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 
 import numpy as np
 import pyarrow as pa
@@ -26,8 +27,8 @@ from model.data import dataset, index_of, micros, moment
 from model.spec import PredictSpec
 
 WIDTH = 64
-#: Half-lives of an audience, in days.
-HALF_LIVES = {"6h": 0.25, "2d": 2.0, "28d": 28.0}
+#: An audience is counted thrice, with these three half-lives in turn.
+SPANS = ("short", "middle", "long")
 _WINDOW = 10
 """Half-lives after which a choice is no longer counted: a thousandth is left of it."""
 _UNIT = 2.0**15
@@ -36,16 +37,21 @@ _BLOCK = 20_000
 _PRIOR = 0.5
 
 
+def half_lives(horizon: timedelta) -> tuple[float, ...]:
+    """Days, of each of SPANS: what is wanted tomorrow was found today, what is wanted in a week by people of a year."""
+    return (0.25, 2.0, 28.0) if horizon <= timedelta(days=2) else (2.0, 28.0, 365.0)
+
+
 @dataclass(frozen=True)
 class Audience:
-    """``basis`` (I, K) float32; ``sums`` (H, I, K) float32 decayed tastes of those who chose; ``weight`` (H, I)."""
+    """``basis`` (I, K) float32; ``sums`` (SPANS, I, K) float32 decayed tastes of those who chose; ``weight`` (SPANS, I)."""
 
     basis: np.ndarray
     sums: np.ndarray
     weight: np.ndarray
 
     def affinity(self, taste_BK: np.ndarray, item_BN: np.ndarray) -> np.ndarray:
-        """How many like the user chose each candidate lately, and how like those who chose it are, (B, N, 2H)."""
+        """How many like the user chose each candidate lately, and how like those who chose it are, (B, N, 2 * SPANS)."""
         safe = np.maximum(item_BN, 0)
         alike = np.stack([np.einsum("bk,bnk->bn", taste_BK, sums[safe]) for sums in self.sums], axis=2)
         weight = self.weight[:, safe].transpose(1, 2, 0)
@@ -76,30 +82,45 @@ def item_basis(seen: Events, items: int, seed: int) -> np.ndarray:
 
 def tastes(basis: np.ndarray, item_BL: np.ndarray) -> np.ndarray:
     """Direction of each user's events, each item once, (B, WIDTH) float32; zeros for a user without known items."""
-    ordered = np.sort(item_BL, axis=1)
-    first = ordered >= 0
-    first[:, 1:] &= ordered[:, 1:] != ordered[:, :-1]
-    items = ordered[first]
-    stop = np.concatenate([[0], np.cumsum(first.sum(axis=1))])
-    sums = csr_matrix((np.ones(len(items), basis.dtype), items, stop), (len(item_BL), len(basis))) @ basis
+    return _tastes(basis, item_BL, *_each_once(item_BL))
+
+
+def _tastes(basis: np.ndarray, item_BL: np.ndarray, row: np.ndarray, place: np.ndarray) -> np.ndarray:
+    stop = np.searchsorted(row, np.arange(len(item_BL) + 1))
+    sums = csr_matrix((np.ones(len(row), basis.dtype), item_BL[row, place], stop), (len(item_BL), len(basis))) @ basis
     return sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12)
 
 
-def audience(basis: np.ndarray, users: Iterable[tuple[np.ndarray, np.ndarray]], as_of_us: int) -> Audience:
-    """Add up blocks of users: items (B, L), -1 padded, and the microseconds of their events, all before as_of."""
+def _each_once(item_BL: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Row and place of the last event with each item in each row, by row and item."""
+    length = item_BL.shape[1]
+    ordered = np.sort(item_BL.astype(np.int64) * length + np.arange(length), axis=1)
+    item = ordered // length
+    last = item >= 0
+    last[:, :-1] &= item[:, 1:] != item[:, :-1]
+    row, at = np.nonzero(last)
+    return row, ordered[row, at] % length
+
+
+def audience(
+    basis: np.ndarray, users: Iterable[tuple[np.ndarray, np.ndarray]], as_of_us: int, half_lives: Sequence[float]
+) -> Audience:
+    """Add up blocks of users: items (B, L), -1 padded, and the microseconds of their events, oldest first, all before as_of.
+
+    People are counted and not their events: who chose an item time and again counts once, by the last time.
+    """
     items, width = basis.shape
-    sums = np.zeros((len(HALF_LIVES), items, width))
-    weight = np.zeros((len(HALF_LIVES), items))
+    sums = np.zeros((len(half_lives), items, width))
+    weight = np.zeros((len(half_lives), items))
     for item_BL, us_BL in users:
-        taste = np.rint(tastes(basis, item_BL) * _UNIT).astype(np.float64)
-        real = np.flatnonzero(item_BL >= 0)
-        age = (as_of_us - us_BL.ravel()[real]) / DAY_US
-        for h, half_life in enumerate(HALF_LIVES.values()):
+        row, place = _each_once(item_BL)
+        taste = np.rint(_tastes(basis, item_BL, row, place) * _UNIT).astype(np.float64)
+        item, age = item_BL[row, place], (as_of_us - us_BL[row, place]) / DAY_US
+        for h, half_life in enumerate(half_lives):
             lately = age < _WINDOW * half_life
-            at, decay = real[lately], np.rint(np.exp2(-age[lately] / half_life) * _UNIT)
-            row, item = at // item_BL.shape[1], item_BL.ravel()[at]
-            sums[h] += csr_matrix((decay, (item, row)), (items, len(item_BL))) @ taste
-            weight[h] += np.bincount(item, decay, minlength=items)
+            decay = np.rint(np.exp2(-age[lately] / half_life) * _UNIT)
+            sums[h] += csr_matrix((decay, (item[lately], row[lately])), (items, len(item_BL))) @ taste
+            weight[h] += np.bincount(item[lately], decay, minlength=items)
     return Audience(basis, (sums / _UNIT**2).astype(np.float32), (weight / _UNIT).astype(np.float32))
 
 

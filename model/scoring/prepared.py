@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import torch
 
 from conf import columns as c
-from model.as_of.audience import Audience, audience, stored_histories
+from model.as_of.audience import Audience, audience, half_lives, stored_histories
 from model.as_of.catalogue import Catalogue, build_catalogue
 from model.as_of.item_state import COLUMNS, ItemState, build_item_state
 from model.as_of.neighbors import Neighbors, build_neighbors
@@ -64,7 +64,7 @@ def prepare(model_dir: str | Path, spec: PredictSpec, out_dir: str | Path, diges
     table = _table(bundle, catalogue)
     length = bundle.settings.features.sequence_length
     everyone = ahead(stored_histories(spec, catalogue.item_ids, length))  # read by a thread while the last block is added up
-    lately = audience(_basis(bundle, catalogue), everyone, spec.as_of_us)
+    lately = audience(_basis(bundle, catalogue), everyone, spec.as_of_us, half_lives(bundle.settings.horizon))
     moment = Moment.prepare(bundle.encoder.eval(), table, state, neighbors, catalogue, lately, bundle.settings)
     arrays = {
         "facet_code": catalogue.facet_code, "facet_bucket": catalogue.facet_bucket, "log_price": catalogue.log_price,

@@ -13,7 +13,7 @@ import numpy as np
 from conf import columns as c
 from conf.settings import Model as ModelSettings
 from model.as_of.ages_taken import AGES_TAKEN, ages_taken
-from model.as_of.audience import HALF_LIVES
+from model.as_of.audience import SPANS
 from model.as_of.catalogue import Catalogue
 from model.as_of.item_state import DECAYED, FEATURES, ItemState
 from model.as_of.neighbors import Near
@@ -23,7 +23,7 @@ from model.slate.slate import SOURCES, Slates
 from model.slate.within_slate import compare, standings
 
 _FLOOR = 0.02
-_AUDIENCE = (*(f"audience_{h}" for h in HALF_LIVES), *(f"audience_share_{h}" for h in HALF_LIVES))
+_AUDIENCE = (*(f"audience_{span}" for span in SPANS), *(f"audience_share_{span}" for span in SPANS))
 _RETRIEVAL = ("retrieval_score", "retrieval_taste", "retrieval_popularity", "retrieval_repeat")
 _AFFINITY = ("category_long", "category_short")
 _STANDS = ("newest", "best")
@@ -79,7 +79,7 @@ def build_signals(
     parts.append(personal(users, slates.item, state) * np.float32(settings.use_repeats))
     near = np.log(neighbors.look_up(slates.item) + 0.01) - np.log(0.01)
     parts.append(near.astype(np.float32))
-    many = len(HALF_LIVES)
+    many = len(SPANS)
     parts.append(np.concatenate([np.log(audience[..., :many] + _FLOOR) - np.log(_FLOOR), audience[..., many:]], axis=2))
     score = retrieval.taste + retrieval.popularity + retrieval.repeat
     parts.append(np.stack([score, retrieval.taste, retrieval.popularity, retrieval.repeat], axis=2))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-#: Version of the bundle's layout; a reader refuses a newer one.
-BUNDLE_SCHEMA = 4
+#: Version of the bundle's layout and of what its inputs mean; a reader refuses any other.
+BUNDLE_SCHEMA = 5
 
 
 class BundleError(Exception):
