@@ -16,7 +16,8 @@ from conf.nodes import Count, Duration, Node, Positive, Share
 from conf.scoring import Scoring
 from conf.training import Training
 
-_SHORT, _LONG = timedelta(days=2), timedelta(days=30)
+#: Up to the one a list is for tomorrow, from the other on a log has few windows; how far back to look follows both.
+SHORT_HORIZON, _LONG = timedelta(days=2), timedelta(days=30)
 
 
 def _severity(value: Any) -> Any:
@@ -141,7 +142,7 @@ class Slate(Node):
 
     retrieved: Count = 40
     repeats: Count = 60
-    audience: Count = Field(15, description="what people like the user chose lately, for each of three half-lives")
+    audience: Count = Field(15, description="what people like the user chose, for each of three half-lives")
     trending: Count = Field(15, description="for each half-life")
     released: Count = 15
     neighbors: Count = 40
@@ -243,12 +244,12 @@ class Settings(Node):
         """
         if self.training.anchors:
             return self.training.anchors
-        return 14 if self.horizon <= _SHORT else 10 if self.horizon < _LONG else 20
+        return 14 if self.horizon <= SHORT_HORIZON else 10 if self.horizon < _LONG else 20
 
     @property
     def least_anchors(self) -> int:
         """So many of them are learned from however many labelled users they have."""
-        return 4 if not self.training.anchors and _SHORT < self.horizon < _LONG else self.anchors
+        return 4 if not self.training.anchors and SHORT_HORIZON < self.horizon < _LONG else self.anchors
 
     @property
     def anchor_every(self) -> timedelta:

@@ -1,7 +1,7 @@
-"""Who chose an item lately, and how like a user they are: a taste vector for users, an audience vector for items.
+"""Who chose an item, and how like a user they are: a taste vector for users, an audience vector for items.
 
 A user's taste is the direction of the user's events in a basis of items; an item's audience is the decayed sum of the
-tastes of those who chose it. Their product says how many people like this user chose the item lately, which is known
+tastes of those who chose it. Their product says how many people like this user chose the item, which is known
 of an item from its first event on, long before its id or its neighbours tell anything.
 
 The basis is a truncated SVD of who chose what, columns divided by the root of the item's popularity (as in Nikolakopoulos
@@ -21,6 +21,7 @@ import pyarrow.dataset as ds
 from scipy.sparse import csr_matrix
 
 from conf import columns as c
+from conf.settings import SHORT_HORIZON
 from model.as_of.events import Events
 from model.as_of.item_state import DAY_US
 from model.data import dataset, index_of, micros, moment
@@ -39,7 +40,7 @@ _PRIOR = 0.5
 
 def half_lives(horizon: timedelta) -> tuple[float, ...]:
     """Days, of each of SPANS: what is wanted tomorrow was found today, what is wanted in a week by people of a year."""
-    return (0.25, 2.0, 28.0) if horizon <= timedelta(days=2) else (2.0, 28.0, 365.0)
+    return (0.25, 2.0, 28.0) if horizon <= SHORT_HORIZON else (2.0, 28.0, 365.0)
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Audience:
     weight: np.ndarray
 
     def affinity(self, taste_BK: np.ndarray, item_BN: np.ndarray) -> np.ndarray:
-        """How many like the user chose each candidate lately, and how like those who chose it are, (B, N, 2 * SPANS)."""
+        """How many like the user chose each candidate, and how like those who chose it are, (B, N, 2 * SPANS)."""
         safe = np.maximum(item_BN, 0)
         alike = np.stack([np.einsum("bk,bnk->bn", taste_BK, sums[safe]) for sums in self.sums], axis=2)
         weight = self.weight[:, safe].transpose(1, 2, 0)
@@ -103,24 +104,25 @@ def _each_once(item_BL: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def audience(
-    basis: np.ndarray, users: Iterable[tuple[np.ndarray, np.ndarray]], as_of_us: int, half_lives: Sequence[float]
+    basis: np.ndarray, users: Iterable[tuple[np.ndarray, np.ndarray]], as_of_us: int, days: Sequence[float]
 ) -> Audience:
     """Add up blocks of users: items (B, L), -1 padded, and the microseconds of their events, oldest first, all before as_of.
 
-    People are counted and not their events: who chose an item time and again counts once, by the last time.
+    ``days``: the half-life of each of SPANS. People are counted and not their events: who chose an item time and again counts
+    once, by the last time.
     """
     items, width = basis.shape
-    sums = np.zeros((len(half_lives), items, width))
-    weight = np.zeros((len(half_lives), items))
+    sums = np.zeros((len(days), items, width))
+    weight = np.zeros((len(days), items))
     for item_BL, us_BL in users:
         row, place = _each_once(item_BL)
         taste = np.rint(_tastes(basis, item_BL, row, place) * _UNIT).astype(np.float64)
         item, age = item_BL[row, place], (as_of_us - us_BL[row, place]) / DAY_US
-        for h, half_life in enumerate(half_lives):
-            lately = age < _WINDOW * half_life
-            decay = np.rint(np.exp2(-age[lately] / half_life) * _UNIT)
-            sums[h] += csr_matrix((decay, (item[lately], row[lately])), (items, len(item_BL))) @ taste
-            weight[h] += np.bincount(item[lately], decay, minlength=items)
+        for h, half_life in enumerate(days):
+            counted = age < _WINDOW * half_life
+            decay = np.rint(np.exp2(-age[counted] / half_life) * _UNIT)
+            sums[h] += csr_matrix((decay, (item[counted], row[counted])), (items, len(item_BL))) @ taste
+            weight[h] += np.bincount(item[counted], decay, minlength=items)
     return Audience(basis, (sums / _UNIT**2).astype(np.float32), (weight / _UNIT).astype(np.float32))
 
 

@@ -96,7 +96,7 @@ class Moment:
         return Candidates(slates, signals, x)
 
     def _alike(self, taste: np.ndarray, barred: Pairs | None, settings: Settings) -> np.ndarray:
-        """What people like the user chose lately, best first, for each half-life; -1 where nobody is like the user."""
+        """What people like the user chose, best first, for each half-life; -1 where nobody is like the user."""
         x = torch.from_numpy(taste)
         lists = [
             top_by_length(x, sums, falling, barred, settings.slate.audience) for sums, falling in self._falling
