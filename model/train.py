@@ -20,6 +20,7 @@ from conf import columns as c
 from conf.settings import Settings
 from model.as_of.audience import Audience, audience, half_lives, histories, item_basis
 from model.as_of.catalogue import Catalogue, build_catalogue
+from model.as_of.ease import fit_ease
 from model.as_of.event_store import stored_events
 from model.as_of.events import Events
 from model.as_of.item_state import COLUMNS, ItemState, build_item_state
@@ -80,7 +81,7 @@ def moment_at(spec: TrainSpec, encoder: Encoder, table: ItemTable, seen: Events,
     neighbors = build_neighbors(newest_partition(spec, "item_neighbors", now), catalogue)
     table.know(sales(seen, items))
     known = audience_at(seen, now, items, settings)
-    return Moment.prepare(encoder, table, state, neighbors, catalogue, known, settings)
+    return Moment.prepare(encoder, table, state, neighbors, catalogue, known, fit_ease(seen, items), settings)
 
 
 def train(spec: TrainSpec, world: World, tell: bool = True) -> Trained:
@@ -124,7 +125,8 @@ def train(spec: TrainSpec, world: World, tell: bool = True) -> Trained:
     clock.done("read events and catalogue", events=len(events.us), items=len(catalogue), parameters=_size(encoder, ranker))
 
     basis = item_basis(events, len(catalogue), settings.training.seed)
-    result = Trained(encoder, ranker, catalogue, table, sold, basis, settings, anchors)
+    ease = fit_ease(events, len(catalogue))
+    result = Trained(encoder, ranker, catalogue, table, sold, basis, ease, settings, anchors)
     slates = _walk(spec, trainer, events, result, clock)
     seen = [(anchor.moment.state, anchor.moment.shared) for anchor in slates]
     result.newcomers, result.history["newcomers"] = best_ranking(seen, events, spec.horizon_us)

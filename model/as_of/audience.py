@@ -64,13 +64,11 @@ def item_basis(seen: Events, items: int, seed: int) -> np.ndarray:
     # A second of imports, which whoever only scores does not need.
     from sklearn.utils.extmath import randomized_svd
 
-    known = seen.item >= 0
-    pairs = np.unique(seen.user[known].astype(np.int64) * items + seen.item[known])
-    user, item = pairs // items, pairs % items
+    user, item = seen.distinct(items)
     users = int(user.max(initial=0)) + 1
     width = min(WIDTH, users - 1, items - 1)
     basis = np.zeros((items, WIDTH), np.float32)
-    if width < 1 or not len(pairs):
+    if width < 1 or not len(user):
         return basis
     scale = 1 / np.sqrt(np.maximum(np.bincount(item, minlength=items), 1))
     value = scale[item]

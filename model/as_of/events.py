@@ -68,6 +68,12 @@ class Events:
             items.append(self.item[part][inside])
         return np.concatenate(users), np.concatenate(items)
 
+    def distinct(self, items: int) -> tuple[np.ndarray, np.ndarray]:
+        """(user, item) of all events of known items, each pair once, by user and item; ``items`` there are."""
+        known = self.item >= 0
+        pairs = np.unique(self.user[known].astype(np.int64) * items + self.item[known])
+        return pairs // items, pairs % items
+
     def counted(self, name: str, most: int, where: Callable[[slice], np.ndarray] | None = None) -> np.ndarray:
         """How often each number below ``most`` stands in a column, in the rows that ``where`` chooses of a block."""
         counts = np.zeros(most, np.int64)

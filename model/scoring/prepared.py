@@ -18,6 +18,7 @@ import torch
 from conf import columns as c
 from model.as_of.audience import Audience, audience, half_lives, stored_histories
 from model.as_of.catalogue import Catalogue, build_catalogue
+from model.as_of.ease import Ease
 from model.as_of.item_state import COLUMNS, ItemState, build_item_state
 from model.as_of.neighbors import Neighbors, build_neighbors
 from model.data import index_of, newest_partition, read_table, require_partition
@@ -65,7 +66,8 @@ def prepare(model_dir: str | Path, spec: PredictSpec, out_dir: str | Path, diges
     length = bundle.settings.features.sequence_length
     everyone = ahead(stored_histories(spec, catalogue.item_ids, length))  # read by a thread while the last block is added up
     lately = audience(_basis(bundle, catalogue), everyone, spec.as_of_us, half_lives(bundle.settings.horizon))
-    moment = Moment.prepare(bundle.encoder.eval(), table, state, neighbors, catalogue, lately, bundle.settings)
+    ease = bundle.ease.moved(index_of(bundle.items, catalogue.item_ids), len(catalogue))
+    moment = Moment.prepare(bundle.encoder.eval(), table, state, neighbors, catalogue, lately, ease, bundle.settings)
     arrays = {
         "facet_code": catalogue.facet_code, "facet_bucket": catalogue.facet_bucket, "log_price": catalogue.log_price,
         "category_bucket": catalogue.category_bucket, "release_us": catalogue.release_us,
@@ -73,6 +75,7 @@ def prepare(model_dir: str | Path, spec: PredictSpec, out_dir: str | Path, diges
         "neighbor_offsets": neighbors.offsets, "neighbor_item": neighbors.item, "neighbor_weight": neighbors.weight,
         "y": moment.y.numpy(), "popularity": moment.popularity.numpy(),
         **{f"audience_{name}": array for name, array in vars(lately).items()},
+        "ease_item": ease.item, "ease_other": ease.other, "ease_weight": ease.weight,
         **{f"shared_{name}": items for name, items in moment.shared.items()},
     }  # fmt: skip
     if spec.pinned:
@@ -112,7 +115,8 @@ def open_prepared(folder: str | Path, device: torch.device | None = None) -> Pre
     shared = {name.removeprefix("shared_"): a[name] for name in about["arrays"] if name.startswith("shared_")}
     y, popularity = torch.from_numpy(a["y"]), torch.from_numpy(a["popularity"])
     lately = Audience(a["audience_basis"], a["audience_sums"], a["audience_weight"])
-    moment = Moment(catalogue, state, neighbors, y, popularity, shared, lately)
+    ease = Ease(len(catalogue), a["ease_item"], a["ease_other"], a["ease_weight"])
+    moment = Moment(catalogue, state, neighbors, y, popularity, shared, lately, ease)
     table = _table(bundle, catalogue, device)
     if device is not None:
         bundle.encoder.to(device)

@@ -16,6 +16,7 @@ from torch import Tensor
 from conf.settings import Settings
 from model.as_of.audience import Audience, tastes
 from model.as_of.catalogue import Catalogue
+from model.as_of.ease import Ease
 from model.as_of.item_state import ItemState
 from model.as_of.neighbors import Neighbors, neighbor_scores
 from model.as_of.pairs import Pairs
@@ -53,19 +54,20 @@ class Moment:
     """(I,) popularity term."""
     shared: dict[str, np.ndarray]
     audience: Audience
+    ease: Ease
 
     @classmethod
     @torch.no_grad()
     def prepare(
         cls, encoder: Encoder, table: ItemTable, state: ItemState, neighbors: Neighbors, catalogue: Catalogue,
-        audience: Audience, settings: Settings,
+        audience: Audience, ease: Ease, settings: Settings,
     ) -> Moment:  # fmt: skip
         """Compute the vectors of the whole catalogue with the encoder as it is."""
         encoder.eval()
         y = encoder.items.all(table.at(state)).cpu()
         popularity = encoder.popularity(state).cpu()
         encoder.train()
-        return cls(catalogue, state, neighbors, y, popularity, shared_lists(state, catalogue, settings.slate), audience)
+        return cls(catalogue, state, neighbors, y, popularity, shared_lists(state, catalogue, settings.slate), audience, ease)
 
     @torch.no_grad()
     def candidates(
@@ -76,7 +78,8 @@ class Moment:
         x = encoder.interest(users, table, self.catalogue, self.state.as_of_us).cpu()
         bias = torch.where(torch.from_numpy(self.state.available), self.popularity, -torch.inf)
         term = encoder.repeat_pairs(users.repeats, items)
-        barred = None if repeat else seen_pairs(users, items)
+        had = seen_pairs(users, items)
+        barred = None if repeat else had
         retrieved = top_of_catalogue(x, self.y, bias, term, barred, max(settings.slate.retrieved, settings.top_k))
         near = neighbor_scores(users, self.neighbors, self.state.as_of_us, items, _NEIGHBOR_EVENTS)
         taste = tastes(self.audience.basis, users.item)
@@ -88,10 +91,11 @@ class Moment:
             popularity=self.popularity[safe].numpy(),
             repeat=term.look_up(slates.item)[..., 0],
         )
+        together = self.ease.look_up(self.ease.scores(had, len(users)), slates.item)
         affinity = self.audience.affinity(taste, slates.item)
         horizon_us = settings.horizon // timedelta(microseconds=1)
         signals = build_signals(
-            users, slates, self.state, self.catalogue, near, affinity, parts, horizon_us, settings.model
+            users, slates, self.state, self.catalogue, near, together, affinity, parts, horizon_us, settings.model
         )
         return Candidates(slates, signals, x)
 

@@ -49,13 +49,13 @@ def signal_names(facets: tuple[str, ...]) -> tuple[str, ...]:
 def _plain_names(facets: tuple[str, ...]) -> tuple[str, ...]:
     sources = [f"source_{s}" for s in SOURCES]
     stands = [f"facet_{j}_{way}" for j in range(len(facets)) for way in _STANDS]
-    return (*FEATURES, *PERSONAL, "neighbor_next", "neighbor_like", *_AUDIENCE, *_RETRIEVAL, *_AFFINITY, *own_names(facets),
+    return (*FEATURES, *PERSONAL, "neighbor_next", "neighbor_like", "ease", *_AUDIENCE, *_RETRIEVAL, *_AFFINITY, *own_names(facets),
             *sources, *stands, *AGES_TAKEN, *_USER)  # fmt: skip
 
 
 def _main_names(facets: tuple[str, ...]) -> tuple[str, ...]:
     return (*DECAYED, "item_age_days", *REPEATS, "repeat_recency", "repeat_due", "neighbor_next", "neighbor_like",
-            *_AUDIENCE, *_RETRIEVAL[:2], *own_names(facets), *AGES_TAKEN)  # fmt: skip
+            "ease", *_AUDIENCE, *_RETRIEVAL[:2], *own_names(facets), *AGES_TAKEN)  # fmt: skip
 
 
 def build_signals(
@@ -64,6 +64,7 @@ def build_signals(
     state: ItemState,
     catalogue: Catalogue,
     neighbors: Near,
+    ease: np.ndarray,
     audience: np.ndarray,
     retrieval: RetrievalParts,
     horizon_us: int,
@@ -79,6 +80,7 @@ def build_signals(
     parts.append(personal(users, slates.item, state) * np.float32(settings.use_repeats))
     near = np.log(neighbors.look_up(slates.item) + 0.01) - np.log(0.01)
     parts.append(near.astype(np.float32))
+    parts.append((np.log(np.maximum(ease, 0) + _FLOOR) - np.log(_FLOOR))[..., None])
     many = len(SPANS)
     parts.append(np.concatenate([np.log(audience[..., :many] + _FLOOR) - np.log(_FLOOR), audience[..., many:]], axis=2))
     score = retrieval.taste + retrieval.popularity + retrieval.repeat

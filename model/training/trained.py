@@ -9,6 +9,7 @@ import numpy as np
 
 from conf.settings import Settings
 from model.as_of.catalogue import Catalogue
+from model.as_of.ease import Ease
 from model.layers.item_temporal import ItemTable
 from model.layers.recommend import Ranker
 from model.network import Encoder
@@ -26,6 +27,8 @@ class Trained:
     sales: np.ndarray
     basis: np.ndarray
     """Tastes as of as_of (model/as_of/audience.py), aligned with the catalogue."""
+    ease: Ease
+    """What goes with what as of as_of."""
     settings: Settings
     anchors_us: tuple[int, ...] = ()
     """The moments that it learned from."""

@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 
 #: Version of the bundle's layout and of what its inputs mean; a reader refuses any other.
-BUNDLE_SCHEMA = 5
+BUNDLE_SCHEMA = 6
 
 
 class BundleError(Exception):

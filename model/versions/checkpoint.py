@@ -19,10 +19,12 @@ import pyarrow.parquet as pq
 import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
+from torch import Tensor
 
 from conf import columns as c
 from conf.load import from_tree
 from conf.settings import Settings
+from model.as_of.ease import Ease
 from model.as_of.item_state import FEATURES
 from model.as_of.users import PROFILE_WIDTH
 from model.layers.recommend import Ranker
@@ -39,6 +41,8 @@ MANIFEST, CARD, WEIGHTS, VOCABULARY, HISTORY = (
 )  # fmt: skip
 _FILES = frozenset({MANIFEST, CARD, WEIGHTS, VOCABULARY, HISTORY})
 _BASIS = "audience.basis"
+_EASE = "ease."
+_EASE_ARRAYS = ("item", "other", "weight")
 _MOST_HEADER = 10 * 2**20
 _MOST_JSON = 50 * 2**20
 
@@ -50,7 +54,7 @@ class CheckpointError(Exception):
 @dataclass(frozen=True)
 class Bundle:
     """A loaded model. ``items`` are the ids of the vocabulary (row 1 on), ``sales`` how often each was seen, ``basis`` their
-    tastes (model/as_of/audience.py)."""
+    tastes (model/as_of/audience.py), ``ease`` which of them go together (model/as_of/ease.py)."""
 
     encoder: Encoder
     ranker: Ranker
@@ -59,6 +63,7 @@ class Bundle:
     items: pa.Array
     sales: np.ndarray
     basis: np.ndarray
+    ease: Ease
     newcomers: str
     """Name of the ranking that whoever has no history is shown (model/slate/newcomers.py)."""
     card: dict[str, Any]
@@ -75,6 +80,10 @@ def save(trained: Trained, spec: TrainSpec) -> str:
     weights = {f"encoder.{k}": v for k, v in trained.encoder.state_dict().items()}
     weights |= {f"ranker.{k}": v for k, v in trained.ranker.state_dict().items()}
     weights[_BASIS] = torch.from_numpy(trained.basis[known])
+    place = np.full(len(trained.sales), -1)
+    place[known] = np.arange(len(known))
+    ease = trained.ease.moved(place, len(known))
+    weights |= {f"{_EASE}{name}": torch.from_numpy(getattr(ease, name)) for name in _EASE_ARRAYS}
     _put(folder / WEIGHTS, save_tensors({k: v.contiguous() for k, v in weights.items()}))
     sink = pa.BufferOutputStream()
     pq.write_table(vocabulary, sink)
@@ -165,8 +174,21 @@ def _build(folder: Path, card: dict[str, Any], content: dict[str, bytes], digest
         raise CheckpointError(f"{folder / WEIGHTS}: no basis of tastes for the {len(vocabulary)} items of the vocabulary")
     return Bundle(
         encoder, ranker, settings, facets, vocabulary[c.ITEM_ID].combine_chunks(), vocabulary["sales"].to_numpy(),
-        basis.numpy(), card["newcomers"], card, digest
+        basis.numpy(), _ease(weights, len(vocabulary), folder), card["newcomers"], card, digest
     )
+
+
+def _ease(weights: dict[str, Tensor], items: int, folder: Path) -> Ease:
+    arrays = [weights.get(_EASE + name) for name in _EASE_ARRAYS]
+    item, other, weight = (np.zeros(0) if array is None else array.numpy() for array in arrays)
+    fits = item.ndim == 1 and other.ndim == 2 and weight.shape == other.shape and len(other) == len(item)
+    if not fits or not (_below(item, items) and _below(other, len(item)) and np.isfinite(weight).all()):
+        raise CheckpointError(f"{folder / WEIGHTS}: no weights between items (EASE) for the {items} items of the vocabulary")
+    return Ease(items, item, other, weight)
+
+
+def _below(places: np.ndarray, most: int) -> bool:
+    return np.issubdtype(places.dtype, np.integer) and bool(((places >= 0) & (places < most)).all())
 
 
 def _digest(folder: Path) -> str:

@@ -19,6 +19,7 @@ from conf.settings import Settings
 from features.contracts import USER_PROFILES
 from model import predict
 from model.as_of.catalogue import Catalogue, build_catalogue
+from model.as_of.ease import ITEMS, KEPT, Ease
 from model.as_of.item_state import DAY_US, HOUR_US
 from model.layers.item_temporal import ItemTable
 from model.layers.recommend import Ranker
@@ -172,7 +173,10 @@ def drawn(catalogue: Catalogue, made: Settings) -> Trained:
     torch.nn.init.normal_(ranker.straight.weight, std=0.2)
     sold = rng.integers(1, 200, items).astype(np.float32)
     basis = rng.normal(size=(items, 64)).astype(np.float32) / 8
-    return Trained(encoder, ranker, catalogue, ItemTable(catalogue, np.zeros(items)), sold, basis, made)
+    common = np.sort(rng.choice(items, min(items, ITEMS), replace=False))
+    other = np.sort(rng.integers(0, len(common), (len(common), KEPT)), axis=1).astype(np.int32)
+    ease = Ease(items, common, other, rng.exponential(0.02, other.shape).astype(np.float32))
+    return Trained(encoder, ranker, catalogue, ItemTable(catalogue, np.zeros(items)), sold, basis, ease, made)
 
 
 def prepared(folder: Path, items: int, made: Settings, sample: pa.Table, top_k: int) -> Path:
