@@ -161,6 +161,13 @@ LEAKS = (
         "tests/test_model_train.py::test_nothing_that_happens_after_an_anchor_reaches_its_slates",
     ),
     Leak(
+        "what goes with what by as_of, at an earlier anchor",
+        "model/train.py",
+        "fit_ease(seen, items)",
+        "fit_ease(stored_events(spec, spec.as_of_us, catalogue.item_ids, None, World(0, 1)), items)",
+        "tests/test_model_train.py::test_nothing_that_happens_after_an_anchor_reaches_its_slates",
+    ),
+    Leak(
         "settings judged on a window that they were trained on",
         "model/spec.py",
         "a + self.base.horizon_us <= anchor_us",
