@@ -86,15 +86,16 @@ def fit_ease(seen: Events, items: int) -> Ease:
     every = -(-len(seen.users) // _PEOPLE)
     asked = (place[item] >= 0) & (user % every == 0)
     had = csr_matrix((np.ones(int(asked.sum()), np.float32), (user[asked], place[item[asked]])), (len(seen.users), len(chosen)))
-    gram = (had.T @ had).toarray()
-    gram[np.diag_indices(len(chosen))] += np.float32(_RIDGE)
-    half, failed = lapack.spotrf(gram, overwrite_a=True)
+    # Double, so that its last bits, which differ with the number of threads, are rounded away: ranks within slates are made of weights.
+    gram = (had.T @ had).toarray().astype(np.float64)
+    gram[np.diag_indices(len(chosen))] += _RIDGE
+    half, failed = lapack.dpotrf(gram, overwrite_a=True)
     if not failed:
-        half, failed = lapack.spotri(half, overwrite_c=True)  # the upper half alone
+        half, failed = lapack.dpotri(half, overwrite_c=True)  # the upper half alone
     if failed:
         raise np.linalg.LinAlgError(f"who had what of {len(chosen)} items cannot be inverted (LAPACK said {failed})")
     inverse = np.triu(half) + np.triu(half, 1).T
-    weight = -inverse / np.diag(inverse)
+    weight = (-inverse / np.diag(inverse)).astype(np.float32)
     np.fill_diagonal(weight, 0)
     kept = min(KEPT, len(chosen) - 1)
     other = np.sort(np.argpartition(-np.abs(weight), kept - 1, axis=1)[:, :kept], axis=1)
