@@ -103,6 +103,14 @@ def test_what_has_not_happened_or_is_not_known_yet_changes_nothing() -> None:
         assert (dense(fit_ease(later.seen_at(NOW + 2 * DAY_US), ITEMS)) != dense(fit_ease(events, ITEMS))).any()
 
 
+def test_who_came_later_does_not_choose_who_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A moment's events keep the names of all users, of later ones too."""
+    events = log()
+    monkeypatch.setattr(module, "_PEOPLE", 20)
+    later = replace(events, users=pa.array(["a", "b", "c", *events.users.to_pylist()]), user=events.user + 3)
+    np.testing.assert_array_equal(dense(fit_ease(later.seen_at(NOW), ITEMS)), dense(fit_ease(events.seen_at(NOW), ITEMS)))
+
+
 def test_in_another_catalogue_items_keep_their_weights() -> None:
     found = fit_ease(log(), ITEMS)
     to = np.array([4, -1, *range(5, 17)])  # two came before the first, one after it, and the second is gone

@@ -83,9 +83,10 @@ def fit_ease(seen: Events, items: int) -> Ease:
         return Ease(items, np.zeros(0, np.int64), np.zeros((0, 0), np.int32), np.zeros((0, 0), np.float32))
     place = np.full(items, -1)
     place[chosen] = np.arange(len(chosen))
-    every = -(-len(seen.users) // _PEOPLE)
-    asked = (place[item] >= 0) & (user % every == 0)
-    had = csr_matrix((np.ones(int(asked.sum()), np.float32), (user[asked], place[item[asked]])), (len(seen.users), len(chosen)))
+    # Numbered among those who were seen: how many came later, and where their names sort, must not choose who is asked.
+    known, user = np.unique(user, return_inverse=True)
+    asked = (place[item] >= 0) & (user % -(-len(known) // _PEOPLE) == 0)
+    had = csr_matrix((np.ones(int(asked.sum()), np.float32), (user[asked], place[item[asked]])), (len(known), len(chosen)))
     # Double, so that its last bits, which differ with the number of threads, are rounded away: ranks within slates are made of weights.
     gram = (had.T @ had).toarray().astype(np.float64)
     gram[np.diag_indices(len(chosen))] += _RIDGE
