@@ -6,11 +6,14 @@ import hashlib
 import json
 import random
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from model_world import START, settings, shop, spec, write_tables
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from model import train
 from model.as_of.item_state import DAY_US
@@ -149,11 +152,35 @@ def test_a_manifest_that_names_files_elsewhere_is_refused(copy: Path, name: str)
 
 
 def test_weights_that_are_not_numbers_are_refused(trained: tuple, copy: Path) -> None:
-    from safetensors.torch import load_file, save_file
-
     weights = load_file(copy / WEIGHTS)
     weights["ranker.straight.weight"][0, 0] = float("nan")
     save_file(weights, copy / WEIGHTS)
     rewrite_manifest(copy)
     with pytest.raises(CheckpointError, match="not numbers"):
+        checkpoint.load(copy)
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("item", lambda a: a + 1_000_000),
+        ("item", lambda a: a[:-1]),
+        ("item", lambda a: a.float()),
+        ("other", lambda a: a - 1_000_000),
+        ("other", lambda a: a[:, :-1]),
+        ("weight", lambda a: a / 0),
+        ("weight", None),
+    ],
+)
+def test_weights_between_items_that_name_none_are_refused(
+    copy: Path, name: str, damage: Callable[[Tensor], Tensor] | None
+) -> None:
+    weights = load_file(copy / WEIGHTS)
+    found = weights.pop(f"ease.{name}")
+    assert found.numel(), "there is nothing to damage"
+    if damage:
+        weights[f"ease.{name}"] = damage(found).contiguous()
+    save_file(weights, copy / WEIGHTS)
+    rewrite_manifest(copy)
+    with pytest.raises(CheckpointError, match="no weights between items"):
         checkpoint.load(copy)
