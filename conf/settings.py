@@ -256,6 +256,11 @@ class Settings(Node):
         """Distance between training anchors."""
         return self.training.anchor_every or (self.horizon if self.horizon < _LONG else self.horizon / 3)
 
+    @property
+    def train_every(self) -> timedelta | None:
+        """How old the newest version may be before a night trains anew; None: as old as it may become."""
+        return None if self.training.every == "never" else self.training.every or self.anchor_every
+
     @model_validator(mode="after")
     def _reachable(self) -> Settings:
         # The p-value of a bootstrap is at least 2 / (1 + draws): a smaller bound would let everything through.

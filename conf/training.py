@@ -22,6 +22,11 @@ class Augment(Node):
 class Training(Node):
     """How the model is fitted."""
 
+    every: Duration | Literal["never"] | None = Field(
+        None,
+        description="a night trains anew when the newest version is so much older than it; if not set when an anchor more is known "
+        "(anchor_every); never: only where there is no model",
+    )
     anchors: Positive | None = Field(
         None,
         description="past as_of moments to learn from; if not set 14 for a horizon up to two days, 20 for one from 30 days, "

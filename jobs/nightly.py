@@ -1,4 +1,4 @@
-"""The night: ingest, features, (training, when there is no model yet), the gate, lists, and the score of the last closed window.
+"""The night: ingest, features, (training, where there is no model or it has grown old), the gate, lists, and the score of the last closed window.
 
 One Spark session for the whole chain. On an empty warehouse it goes from raw files to published lists.
 """
@@ -11,10 +11,12 @@ from datetime import UTC, datetime
 from jobs import cli
 from jobs.build_features import build
 from jobs.cli import Context
+from jobs.errors import JobError
 from jobs.evaluate import evaluate, listed_nights
 from jobs.gate_model import settle
 from jobs.ingest import ingest
-from jobs.lists.models import has_model
+from jobs.lists.models import grown_old, has_model
+from jobs.progress import console
 from jobs.score import score
 from jobs.train_model import train_model
 
@@ -23,14 +25,30 @@ def nightly(context: Context) -> None:
     """Run the chain at ``--as-of`` for everyone."""
     ingest(context)
     untrained = not has_model(context.settings, context.as_of)
-    build(context, backfill=untrained)
+    old = not untrained and grown_old(context.settings, context.as_of)
+    build(context, backfill=untrained or old)
+    failed = None
     if untrained:
         train_model(context)
+    elif old:
+        failed = _train_anew(context)
     elif not context.dry_run:
         settle(context)
     score(context)
     if not context.dry_run:
         _judge_last_closed(context)
+    if failed is not None:
+        raise failed
+
+
+def _train_anew(context: Context) -> JobError | None:
+    """Train, and give back what went wrong, to be raised once the champion's lists are out: a night without lists would be worse."""
+    try:
+        train_model(context)
+    except JobError as error:
+        console.print(f"  {error}; this night's lists are by the champion", markup=False)
+        return error
+    return None
 
 
 def _judge_last_closed(context: Context) -> None:

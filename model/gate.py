@@ -24,9 +24,9 @@ from conf.settings import Settings
 from model.metrics import FEWEST, Draws
 
 ALL = "all"
-#: Settings of training that decide where and how fast, and not what comes out.
+#: Settings of training that decide when, where and how fast, and not what comes out.
 HOW = frozenset({
-    "processes", "launcher", "threads", "max_seconds", "checkpoints", "checkpoint_every", "checkpoint_steps", "checkpoints_kept", "restarts",
+    "every", "processes", "launcher", "threads", "max_seconds", "checkpoints", "checkpoint_every", "checkpoint_steps", "checkpoints_kept", "restarts",
     "silence", "compile",
 })  # fmt: skip
 #: Metrics of a training (model/train.py) that are compared.

@@ -12,7 +12,7 @@ dag = chain_dag(
     priority=10,
     doc="""Ingest, features, lists for everyone, as of the last UTC midnight.
 
-    Trains first when there is no model yet. Trigger it by hand with `as_of` to make any past night again: the same rows come out.
+    Trains first where there is no model or an old one (`training.every`). Trigger it by hand with `as_of` to make any past night again: the same rows come out.
     Needs the pool `kairos` with one slot: `airflow pools set kairos 1 "one writer of the Kairos tables"`.
     """,
 )

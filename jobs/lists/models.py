@@ -56,6 +56,23 @@ def has_model(settings: Settings, as_of: datetime) -> bool:
     return _champion(settings, as_of) is not None
 
 
+def grown_old(settings: Settings, as_of: datetime) -> bool:
+    """Whether the newest version is so old at as_of that it is time to train anew (``training.every``).
+
+    A night that was trained at, or that a later version knows more than, is not: made again, it uses what it used. A version that
+    the gate did not take counts as well, or every night would train what the one before it refused.
+    """
+    if settings.train_every is None:
+        return False
+    try:
+        every = champions.registered(tracking_uri(settings), settings.mlflow.model)
+    except registry.RegistryError as error:
+        console.print(f"  {error}; whether it is time to train is not known, and the champion stays in use", markup=False)
+        return False
+    newest = max((version.trained_as_of_us for version in every), default=None)
+    return newest is not None and newest <= to_micros(as_of - settings.train_every)
+
+
 def _champion(settings: Settings, as_of: datetime) -> ModelVersion | None:
     """The version that a run at as_of uses. Where the registry does not answer, ``mlflow.on_unreachable`` decides."""
     uri, name = tracking_uri(settings), settings.mlflow.model
