@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 
@@ -18,6 +19,7 @@ from conf.training import Training
 
 #: Up to the one a list is for tomorrow, from the other on a log has few windows; how far back to look follows both.
 SHORT_HORIZON, _LONG = timedelta(days=2), timedelta(days=30)
+_WEEK = timedelta(days=7)
 
 
 def _severity(value: Any) -> Any:
@@ -258,8 +260,13 @@ class Settings(Node):
 
     @property
     def train_every(self) -> timedelta | None:
-        """How old the newest version may be before a night trains anew; None: as old as it may become."""
-        return None if self.training.every == "never" else self.training.every or self.anchor_every
+        """How old the newest version may be before a night trains anew; None: as old as it may become.
+
+        What a week costs, and where, is in model/LOG.md. In whole distances of anchors, so that most of these have their features already.
+        """
+        if self.training.every == "never":
+            return None
+        return self.training.every or self.anchor_every * math.ceil(_WEEK / self.anchor_every)
 
     @model_validator(mode="after")
     def _reachable(self) -> Settings:

@@ -24,8 +24,8 @@ class Training(Node):
 
     every: Duration | Literal["never"] | None = Field(
         None,
-        description="a night trains anew when the newest version is so much older than it; if not set when an anchor more is known "
-        "(anchor_every); never: only where there is no model",
+        description="a night trains anew when the newest version is so much older than it; if not set a week, rounded up to whole distances "
+        "of anchors; never: only where there is no model",
     )
     anchors: Positive | None = Field(
         None,

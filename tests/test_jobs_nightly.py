@@ -31,7 +31,7 @@ def version(trained: datetime, number: int = 1, **tags: str) -> ModelVersion:
     ("training", "trained", "old"),
     [
         ({}, [], False),  # there is none: the night trains for that reason
-        ({}, [shop.NIGHT - WEEK], True),  # a week is the horizon, so one anchor more is known
+        ({}, [shop.NIGHT - WEEK], True),
         ({}, [shop.NIGHT - WEEK + timedelta(hours=1)], False),
         ({}, [shop.NIGHT - 5 * WEEK, shop.NIGHT - DAY], False),
         ({}, [shop.NIGHT], False),  # the same night again
@@ -39,7 +39,10 @@ def version(trained: datetime, number: int = 1, **tags: str) -> ModelVersion:
         ({"every": "1d"}, [shop.NIGHT - DAY], True),
         ({"every": "30d"}, [shop.NIGHT - 4 * WEEK], False),
         ({"every": "never"}, [shop.NIGHT - 99 * WEEK], False),
-        ({"anchor_every": "3d"}, [shop.NIGHT - timedelta(days=3)], True),
+        ({"anchor_every": "3d"}, [shop.NIGHT - WEEK], False),  # nine days are three anchors
+        ({"anchor_every": "3d"}, [shop.NIGHT - 9 * DAY], True),
+        ({"anchor_every": "6h"}, [shop.NIGHT - WEEK], True),
+        ({"anchor_every": "60d"}, [shop.NIGHT - 59 * DAY], False),
     ],
 )
 def test_a_model_grows_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, training: dict, trained: list, old: bool) -> None:
