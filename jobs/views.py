@@ -8,6 +8,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from conf.settings import Settings
 from features.contracts import (
     EVENTS,
@@ -75,7 +77,7 @@ LEFT JOIN {at(USER_ITEM_REPEATS)} m ON m.as_of_ts = l.as_of_ts AND m.item_id = l
 
 
 def _status(warehouse: Warehouse) -> str:
-    """Limits: events by ingest.max_staleness, features and lists by the horizon they speak for, a model by none."""
+    """Limits: events by ingest.max_staleness, features and lists by the horizon they speak for, a model by the night after training.every."""
     at, settings, ts = warehouse.sql_name, warehouse.settings, "pipeline_status.ts"
     done = f"FROM {at(RUNS)} WHERE status = 'ok' AND as_of_ts <= {ts} AND job"
     night = f"SELECT max(as_of_ts) AS night {done} = 'build_features' AND mode = 'nightly'"
@@ -100,5 +102,6 @@ def _status(warehouse: Warehouse) -> str:
 
 
 def _hours(settings: Settings, part: str) -> str:
-    limit = {"events": settings.ingest.max_staleness, "model": None}.get(part, settings.horizon)
+    model = settings.train_every and settings.train_every + timedelta(days=1)
+    limit = {"events": settings.ingest.max_staleness, "model": model}.get(part, settings.horizon)
     return "NULL" if limit is None else f"{limit.total_seconds() / 3600}"

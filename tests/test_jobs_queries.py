@@ -110,6 +110,7 @@ def test_the_status_tells_ages_coverage_and_breaches(shown):
     newest = pd.Timestamp(log[log < "2024-02-13T02:00:00Z"].max())
     assert now["events"].age_hours == (shop.NEXT + timedelta(hours=2) - newest).total_seconds() / 3600
     assert {part for part, row in now.items() if row.breached} == {"model"}  # there is none
+    assert {part: row.limit_hours for part, row in now.items()} == {"events": None, "features": 168, "model": 192, "lists": 168}
     late = status(context, shop.NEXT + timedelta(days=7, hours=1))
     assert {part for part, row in late.items() if row.breached} == {"model", "lists"}  # an hour's features came after them
     assert context.spark.sql("SELECT * FROM pipeline_status(now()) WHERE breached").count() == 3
