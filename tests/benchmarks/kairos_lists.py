@@ -1,6 +1,6 @@
 """Kairos on the logs of the benchmark: the jobs make the tables, the trainer trains, the scorer makes the lists.
 
-Settings are the defaults, but for "kairos, tuned"; a log only says where its columns are, what may repeat and how long the horizon
+Settings are the defaults; a log only says where its columns are, what may repeat and how long the horizon
 is. Tables are made once a (log, cutoff) under the folder that KAIROS_BENCHMARKS names (default: warehouse/benchmarks/kairos).
 """
 
@@ -23,9 +23,6 @@ CATALOGUES = {
     "memetracker_blogs": {"release_ts": "release_time"},
 }
 
-#: Logs on which a study (jobs/tune_model.py) found better settings, before their first cutoff, and the file of conf/ that has them.
-TUNED = {"movietweetings_100k": "video.yaml"}
-
 
 def make(split: Split, choice: Choice) -> Lists:
     """Lists of one cutoff. Raises MissingError for a log whose columns are not described here."""
@@ -35,12 +32,6 @@ def make(split: Split, choice: Choice) -> Lists:
 def make_exploring(split: Split, choice: Choice) -> Lists:
     """Lists of ten by the same model, their last two places drawn (``scoring.explore_places``)."""
     return _made(split, choice, {None: split.users}, top_k=10, explore=2)
-
-
-def make_tuned(split: Split, choice: Choice) -> Lists:
-    """Lists by the settings that a study found for the log's domain; the windows it judged by had ended before the first cutoff."""
-    tree = yaml.safe_load((ROOT / "conf" / TUNED[split.log.name]).read_text())
-    return _made(split, choice, {None: split.users}, {group: tree[group] for group in ("model", "slate", "training")})
 
 
 def make_knowing_visits(split: Split, choice: Choice) -> Lists:
@@ -54,7 +45,7 @@ def make_knowing_visits(split: Split, choice: Choice) -> Lists:
     return _made(split, choice, {split.cutoff + (k + 0.5) * part: users.index.to_numpy() for k, users in visits})
 
 
-def _made(split: Split, choice: Choice, asked: dict[pd.Timestamp | None, np.ndarray], over: dict[str, dict] | None = None, **places: int) -> Lists:
+def _made(split: Split, choice: Choice, asked: dict[pd.Timestamp | None, np.ndarray], **places: int) -> Lists:
     import kairos_run  # torch and PySpark only where lists are made
 
     folder = Path(os.environ.get("KAIROS_BENCHMARKS", ROOT / "warehouse/benchmarks/kairos")) / split.log.name
@@ -63,8 +54,7 @@ def _made(split: Split, choice: Choice, asked: dict[pd.Timestamp | None, np.ndar
     kairos_run.build_tables(folder, settings, trained)
     if split.cutoff > trained:  # nothing is learned there, so that one anchor is enough
         kairos_run.build_tables(folder, _settings(split.log, folder, "scored", anchors=1), split.cutoff)
-    groups = over or {}
-    chosen = kairos_run.settings_of(settings, groups | {"training": groups.get("training", {}) | {"seed": int(choice["seed"])}})  # type: ignore[call-overload]
+    chosen = kairos_run.settings_of(settings, {"training": {"seed": int(choice["seed"])}})
     name = f"{trained:%Y%m%d%H}-{choice['seed']}"
     model = kairos_run.fit(folder, chosen, trained, split.past["event_time"].min(), name)
     lists: Lists = {}
@@ -116,13 +106,8 @@ def _choices(log: Log) -> list[Choice]:
     return [{}]
 
 
-def _choices_tuned(log: Log) -> list[Choice]:
-    return [{}] if log.name in TUNED else []
-
-
 RECOMMENDERS = [
     Recommender(KAIROS, make, _choices, seeded=True),
-    Recommender(f"{KAIROS}, tuned", make_tuned, _choices_tuned, seeded=True),
     Recommender(f"{KAIROS}, exploring", make_exploring, _choices, seeded=True),
     Recommender(f"{KAIROS}, visit known", make_knowing_visits, _choices, seeded=True),
 ]
