@@ -1,7 +1,7 @@
 """Kairos on the logs of the benchmark: the jobs make the tables, the trainer trains, the scorer makes the lists.
 
-Settings are the defaults; a log only says where its columns are, what may repeat and how long the horizon
-is. Tables are made once a (log, cutoff) under the folder that KAIROS_BENCHMARKS names (default: warehouse/benchmarks/kairos).
+Settings are the defaults; a log only says where its columns are, what may repeat and how long the horizon is.
+Tables are made once a (log, cutoff) under the folder that KAIROS_BENCHMARKS names (default: warehouse/benchmarks/kairos).
 """
 
 from __future__ import annotations
