@@ -8,6 +8,9 @@ import pytest
 
 from conf.gate import Gate
 from model.as_of.events import Events
+from model.as_of.item_state import FEATURES
+from model.as_of.users import PROFILE_AT
+from model.training import inputs
 from model.training.inputs import complaints, differences, stability, volume
 
 QUANTILES = np.linspace(0, 1, 101)
@@ -61,6 +64,15 @@ def test_what_is_told_and_what_stops(mine: dict, limits: dict, warned: list[str]
     found = complaints(differences(mine, card(1_000)), Gate(**limits))
     for told, expected in zip(found, (warned, stopped), strict=True):
         assert len(told) == len(expected) and all(one.startswith(start) for one, start in zip(told, expected, strict=True))
+
+
+def test_what_moves_with_the_calendar_is_logged_and_not_complained_of() -> None:
+    """Each week everybody is with us for a week more: a limit that this breaks would refuse every version."""
+    moved, still = ({"inputs": {"user user_tenure_days": spread(np.arange(500) + later)}} for later in (400, 0))
+    found = differences(moved, still)
+    assert found["psi user user_tenure_days"] > 1
+    assert complaints(found, Gate(drift_stop=0.5)) == ([], [])
+    assert all(name.split()[1] in {*FEATURES, *PROFILE_AT} for name in inputs._CALENDAR), "a name that no card has"
 
 
 def test_a_champion_of_an_older_release_has_nothing_to_compare_with() -> None:

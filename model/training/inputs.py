@@ -20,6 +20,8 @@ _QUANTILES = np.linspace(0, 1, 101)
 _BINS = 10
 _LEAST = 0.005
 """Least share of a bin: an empty one must not decide alone."""
+#: What moves with the calendar alone: a week later everybody is with us for a week more. Logged, and never complained of.
+_CALENDAR = frozenset({"item item_age_days", "item item_freshness", "item item_daily_match", "item item_weekly_match", "user user_tenure_days"})
 #: Names in the card of a model.
 VOLUME, SPREADS = "volume", "inputs"
 
@@ -76,7 +78,8 @@ def complaints(found: Mapping[str, float], gate: Gate) -> tuple[list[str], list[
     """What of ``differences`` is worth a word, and what must stop the model."""
     warned: list[str] = []
     stopped: list[str] = []
-    drifted = sorted(((value, name.removeprefix("psi ")) for name, value in found.items() if name.startswith("psi ")), reverse=True)
+    indices = {name.removeprefix("psi "): value for name, value in found.items() if name.startswith("psi ")}
+    drifted = sorted(((value, name) for name, value in indices.items() if name not in _CALENDAR), reverse=True)
     for told, limit in ((warned, gate.drift_warn), (stopped, gate.drift_stop)):
         far = [f"{name} (PSI {value:.2f})" for value, name in drifted if limit is not None and value > limit]
         if far:
