@@ -20,6 +20,8 @@ from conf.training import Training
 #: Up to the one a list is for tomorrow, from the other on a log has few windows; how far back to look follows both.
 SHORT_HORIZON, _LONG = timedelta(days=2), timedelta(days=30)
 _WEEK = timedelta(days=7)
+#: Anchors for a horizon up to two days: at least two weeks of nights, and of hours up to four days.
+_FEWEST, _MOST, _DAYS = 14, 96, timedelta(days=4)
 
 
 def _severity(value: Any) -> Any:
@@ -242,16 +244,21 @@ class Settings(Node):
     def anchors(self) -> int:
         """How many past moments training learns from, at most.
 
-        A short window has few labels, so it takes more of them, of a day two weeks; of long ones the log has few, so they may overlap.
+        A short window has few labels, so it takes more of them, of a day two weeks, of an hour four days; of long ones the log has few,
+        so they may overlap.
         """
         if self.training.anchors:
             return self.training.anchors
-        return 14 if self.horizon <= SHORT_HORIZON else 10 if self.horizon < _LONG else 20
+        if self.horizon <= SHORT_HORIZON:
+            return max(_FEWEST, min(_MOST, _DAYS // self.horizon))
+        return 10 if self.horizon < _LONG else 20
 
     @property
     def least_anchors(self) -> int:
         """So many of them are learned from however many labelled users they have."""
-        return 4 if not self.training.anchors and SHORT_HORIZON < self.horizon < _LONG else self.anchors
+        if self.training.anchors:
+            return self.training.anchors
+        return _FEWEST if self.horizon <= SHORT_HORIZON else 4 if self.horizon < _LONG else self.anchors
 
     @property
     def anchor_every(self) -> timedelta:

@@ -29,8 +29,8 @@ class Training(Node):
     )
     anchors: Positive | None = Field(
         None,
-        description="past as_of moments to learn from; if not set 14 for a horizon up to two days, 20 for one from 30 days, "
-        "and between them the newest 4 to 10, until they have enough_users",
+        description="past as_of moments to learn from; if not set 14 for a horizon of a day or two, 20 for one from 30 days; the newest 4 to "
+        "10 between them, and 14 to 96 for one of hours, until they have enough_users",
     )
     enough_users: Positive = Field(2_500, description="labelled users of all anchors, beyond which older anchors teach nothing more")
     anchor_every: Duration | None = Field(

@@ -15,6 +15,8 @@ from conf import columns as c
 from conf.settings import Settings
 from features.windows import AT, SEEN_FROM, US, Moments, to_micros, visible, within
 
+_QUARTER = timedelta(hours=6) // timedelta(microseconds=1)
+
 
 def anchors_before(as_of: datetime, settings: Settings, more: int = 0) -> list[datetime]:
     """The training anchors of a run at as_of, newest first; an anchor's horizon ends at or before as_of. ``more``: further back."""
@@ -25,6 +27,18 @@ def anchors_before(as_of: datetime, settings: Settings, more: int = 0) -> list[d
 def moments_of(first_us: int, as_of: datetime, settings: Settings) -> list[datetime]:
     """as_of and those of its past anchors that come after the first visible event (epoch microseconds), oldest first."""
     return [*[a for a in sorted(anchors_before(as_of, settings)) if first_us < to_micros(a)], as_of]
+
+
+def with_neighbors(anchors: list[datetime], every: timedelta) -> list[datetime]:
+    """At which of these anchors (oldest first, ``every`` apart) ``item_neighbors`` is made: the first in each quarter of a day, and the oldest.
+
+    The others use the newest before them, as an hour uses its night's: all pairs of a catalogue once an hour would be most of
+    what features cost. Quarters of the calendar, so that a later training asks for the same.
+    """
+    def quarter(moment: datetime) -> int:
+        return to_micros(moment) // _QUARTER
+
+    return [a for a in anchors if a == anchors[0] or quarter(a) > quarter(a - every)]
 
 
 def labelled_users(events: DataFrame, anchors: list[datetime], horizon: timedelta, as_of: datetime) -> DataFrame:

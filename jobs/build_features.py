@@ -15,8 +15,9 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from conf import columns as c
-from features.anchors import labelled_users, moments_of, users_at
+from features.anchors import labelled_users, moments_of, users_at, with_neighbors
 from features.contracts import (
+    ANCHOR_TABLES,
     EVENTS,
     FEATURE_TABLES,
     ITEM_NEIGHBORS,
@@ -46,6 +47,7 @@ from jobs.progress import console, step
 from jobs.store.house_rules import need_condition
 from jobs.store.nights import since_night
 from jobs.store.run_log import Run, recorded
+from jobs.store.table_io import Warehouse
 
 #: So many user ids are sent whole to each executor, and no more.
 _FEW = 1_000_000
@@ -73,16 +75,26 @@ def build(context: Context, backfill: bool) -> None:
             return _write_hour(context, run, items)
         events = warehouse.read(EVENTS)
         _need_history(context, events)
-        moments = [context.as_of]
+        anchors: list[datetime] = []
+        missing: list[datetime] = []
         if backfill:
             first = visible(events, context.as_of).agg(F.min(F.unix_micros(c.EVENT_TS))).first()
             *past, _ = moments_of(first[0], context.as_of, settings)  # type: ignore[index]
-            done = warehouse.moments(*FEATURE_TABLES)
-            moments = [*(m for m in needed_anchors(context, events, past) if m not in done), context.as_of]
+            anchors = needed_anchors(context, events, past)
+            missing = _missing(warehouse, anchors)
+        near = {*with_neighbors(anchors, settings.anchor_every), context.as_of}
+        moments = [*missing, context.as_of]
         # No later event is read at all: the time law holds even for a transform that forgets it.
         events = visible(events, context.as_of)
         run.counts["moments"] = len(moments)
-        _write_night(context, run, events, items, moments)
+        _write_night(context, run, events, items, moments, [m for m in moments if m in near])
+
+
+def _missing(warehouse: Warehouse, anchors: list[datetime]) -> list[datetime]:
+    """Those that are not built; and the oldest, whose neighbours must not be missed, where no earlier ones are on record."""
+    done, near = warehouse.moments(*ANCHOR_TABLES), warehouse.moments(ITEM_NEIGHBORS)
+    bare = {oldest for oldest in anchors[:1] if not any(moment <= oldest for moment in near)}
+    return [m for m in anchors if m not in done or m in bare]
 
 
 def needed_anchors(context: Context, events: DataFrame, past: list[datetime]) -> list[datetime]:
@@ -95,15 +107,16 @@ def needed_anchors(context: Context, events: DataFrame, past: list[datetime]) ->
     return past[len(past) - settings.training.enough_anchors(users, settings.least_anchors) :]  # type: ignore[arg-type]
 
 
-def _write_night(context: Context, run: Run, events: DataFrame, items: DataFrame, moments: list[datetime]) -> None:
+def _write_night(context: Context, run: Run, events: DataFrame, items: DataFrame, moments: list[datetime], near: list[datetime]) -> None:
+    """``near``: those of the moments that get neighbours. An anchor counts as built once ``item_temporal`` has it, so that comes last."""
     _write_users(context, run, events, items, moments, users_at(events, moments, context.settings))
     # Beside the sums and not in the run's record alone: a run that is killed in between leaves no sums of unknown version.
     version = F.lit(context.warehouse.inputs[EVENTS.name]).cast("bigint")
     sums = item_sums(events, moments).withColumn(c.EVENTS_VERSION, version)
     _write(context, run, ITEM_SUMS, sums, moments)
+    _write(context, run, ITEM_NEIGHBORS, item_neighbors(events, near, context.settings), near)
     sums = context.warehouse.read(ITEM_SUMS).where(at(moments))
     _write(context, run, ITEM_TEMPORAL, item_temporal(sums, items, moments), moments)
-    _write(context, run, ITEM_NEIGHBORS, item_neighbors(events, moments, context.settings), moments)
 
 
 def _write_hour(context: Context, run: Run, items: DataFrame) -> None:

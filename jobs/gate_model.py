@@ -19,7 +19,7 @@ from typing import Annotated
 import typer
 
 from conf.settings import Settings
-from features.contracts import FEATURE_TABLES
+from features.contracts import ANCHOR_TABLES
 from features.windows import from_micros, to_micros
 from jobs import cli
 from jobs.cli import Context
@@ -137,7 +137,7 @@ def _to_judge(context: Context) -> tuple[ModelVersion | None, ModelVersion | Non
 def _in_arrears(context: Context, run: Run, version: ModelVersion, other: ModelVersion | None) -> Decision | None:
     """What its window says; None, which the run's message explains, where that cannot be told yet."""
     moment = from_micros(version.trained_as_of_us)
-    if moment not in context.warehouse.moments(*FEATURE_TABLES):
+    if moment not in context.warehouse.moments(*ANCHOR_TABLES):
         run.message = f"version {version.version} cannot be judged: no features at its as_of {moment:%Y-%m-%dT%H:%M:%SZ}"
         return None
     mine = _opened(context.settings, version)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from conf.settings import Settings
 from features.anchors import anchors_before
-from features.contracts import FEATURE_TABLES, TABLES
+from features.contracts import ANCHOR_TABLES, TABLES
 from features.windows import to_micros
 from jobs import cli
 from jobs.cli import Context
@@ -116,7 +116,7 @@ def train_spec(context: Context, anchors: list[datetime]) -> TrainSpec:
 def built_anchors(context: Context, more: int = 0) -> list[datetime]:
     """The past moments that all feature tables have, oldest first, as many as the settings ask and ``more``."""
     wanted = anchors_before(context.as_of, context.settings, more)
-    have = context.warehouse.moments(*FEATURE_TABLES)
+    have = context.warehouse.moments(*ANCHOR_TABLES)
     found = sorted(a for a in wanted if a in have)
     if not found:
         raise DataQualityError(

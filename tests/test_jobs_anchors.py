@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 import shop
 from pyspark.sql import functions as F
 
-from features.anchors import anchors_before, labelled_users, moments_of
-from features.contracts import EVENTS
+from features.anchors import anchors_before, labelled_users, moments_of, with_neighbors
+from features.contracts import ANCHOR_TABLES, EVENTS, ITEM_NEIGHBORS, ITEM_TEMPORAL, RUNS
 from features.windows import to_micros
-from jobs.build_features import needed_anchors
+from jobs.build_features import build, needed_anchors
+from jobs.train_model import built_anchors
 
 pytestmark = pytest.mark.spark
 WEEK = timedelta(days=7)
@@ -47,3 +49,39 @@ def test_older_anchors_are_built_only_where_newer_ones_have_few_labelled_users(b
     *past, _ = moments_of(to_micros(shop.START), context.as_of, context.settings)
     assert len(past) == (1 if "anchors" in training else 6)  # six weeks of about thirty users
     assert needed_anchors(context, log, past) == past[-anchors:]
+
+
+@pytest.mark.parametrize(
+    ("every", "count", "hours"),
+    [  # hours before the night at which neighbours are made, of anchors that begin one distance before it
+        (timedelta(hours=1), 14, [14, 12, 6]),
+        (timedelta(hours=1), 12, [12, 6]),
+        (timedelta(hours=4), 7, [28, 24, 16, 12, 4]),
+        (timedelta(hours=6), 4, [24, 18, 12, 6]),
+        (timedelta(days=7), 3, [504, 336, 168]),
+    ],
+)
+def test_neighbours_are_made_at_the_first_anchor_of_a_quarter_of_the_day_and_at_the_oldest(every, count, hours):
+    anchors = [shop.NIGHT - k * every for k in range(count, 0, -1)]
+    assert with_neighbors(anchors, every) == [shop.NIGHT - timedelta(hours=h) for h in hours]
+    assert with_neighbors([], every) == []
+
+
+def built(context):
+    """At how many moments the newest build made features."""
+    return context.warehouse.read(RUNS).where("job = 'build_features'").orderBy(F.desc("started_ts")).first().counts["moments"]
+
+
+def test_anchors_an_hour_apart_share_neighbours_and_are_built_once(built_shop, tmp_path):
+    chosen = shop.copied(built_shop, tmp_path, horizon="3h", training=built_shop.settings.training.model_dump(mode="json") | {"anchors": 6})
+    context = replace(chosen, as_of=shop.NIGHT + timedelta(hours=30))
+    build(context, backfill=True)
+    anchors = [context.as_of - k * timedelta(hours=3) for k in range(6, 0, -1)]
+    have, near = context.warehouse.moments(*ANCHOR_TABLES), context.warehouse.moments(ITEM_NEIGHBORS)
+    assert have >= {*anchors, context.as_of} and built_anchors(context) == anchors
+    assert near & {*anchors, context.as_of} == {anchors[k] for k in (0, 2, 4)} | {context.as_of}  # 12:00, 18:00, 00:00 and the night
+    before = context.warehouse.partition(ITEM_NEIGHBORS, anchors[0]).collect()
+    context.warehouse.delete(ITEM_TEMPORAL, f"as_of_ts = TIMESTAMP '{anchors[3].isoformat()}'")  # as of a build that was cut off
+    context.warehouse.delete(ITEM_NEIGHBORS, f"as_of_ts <= TIMESTAMP '{anchors[0].isoformat()}'")  # as retain does
+    build(context, backfill=True)
+    assert built(context) == 3 and context.warehouse.partition(ITEM_NEIGHBORS, anchors[0]).collect() == before
