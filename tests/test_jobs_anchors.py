@@ -85,3 +85,12 @@ def test_anchors_an_hour_apart_share_neighbours_and_are_built_once(built_shop, t
     context.warehouse.delete(ITEM_NEIGHBORS, f"as_of_ts <= TIMESTAMP '{anchors[0].isoformat()}'")  # as retain does
     build(context, backfill=True)
     assert built(context) == 3 and context.warehouse.partition(ITEM_NEIGHBORS, anchors[0]).collect() == before
+
+
+def test_where_no_items_met_anchors_are_built_all_the_same(built_shop, tmp_path):
+    features = built_shop.settings.features.model_dump(mode="json") | {"neighbor_min_together": 1_000_000}
+    context = replace(shop.copied(built_shop, tmp_path, features=features), as_of=shop.NIGHT + timedelta(hours=30))
+    build(context, backfill=True)
+    anchors = [context.as_of - 2 * WEEK, context.as_of - WEEK]
+    assert not context.warehouse.moments(ITEM_NEIGHBORS) & {*anchors, context.as_of}
+    assert built_anchors(context) == anchors
