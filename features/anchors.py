@@ -35,6 +35,7 @@ def with_neighbors(anchors: list[datetime], every: timedelta) -> list[datetime]:
     The others use the newest before them, as an hour uses its night's: all pairs of a catalogue once an hour would be most of
     what features cost. Quarters of the calendar, so that a later training asks for the same.
     """
+
     def quarter(moment: datetime) -> int:
         return to_micros(moment) // _QUARTER
 

@@ -351,7 +351,8 @@ RUNS = Table(
 
 #: What build_features writes at an as_of.
 FEATURE_TABLES = (USER_SEQUENCES, USER_PROFILES, USER_ITEM_REPEATS, ITEM_NEIGHBORS, ITEM_SUMS, ITEM_TEMPORAL)
-#: Those that have rows at every moment that was built: items need not have met by then, and an anchor may use earlier neighbours.
+#: Those that have rows at each night and anchor: items need not have met by then, and an anchor may use earlier neighbours. An hour
+#: counts as neither, because it has no ``item_sums``.
 ANCHOR_TABLES = tuple(table for table in FEATURE_TABLES if table is not ITEM_NEIGHBORS)
 TABLES: dict[str, Table] = {
     table.name: table

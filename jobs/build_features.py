@@ -75,15 +75,13 @@ def build(context: Context, backfill: bool) -> None:
             return _write_hour(context, run, items)
         events = warehouse.read(EVENTS)
         _need_history(context, events)
-        anchors: list[datetime] = []
-        missing: list[datetime] = []
+        anchors = []
         if backfill:
             first = visible(events, context.as_of).agg(F.min(F.unix_micros(c.EVENT_TS))).first()
             *past, _ = moments_of(first[0], context.as_of, settings)  # type: ignore[index]
             anchors = needed_anchors(context, events, past)
-            missing = _missing(warehouse, anchors)
+        moments = [*_missing(warehouse, anchors), context.as_of]
         near = {*with_neighbors(anchors, settings.anchor_every), context.as_of}
-        moments = [*missing, context.as_of]
         # No later event is read at all: the time law holds even for a transform that forgets it.
         events = visible(events, context.as_of)
         run.counts["moments"] = len(moments)
@@ -92,9 +90,12 @@ def build(context: Context, backfill: bool) -> None:
 
 def _missing(warehouse: Warehouse, anchors: list[datetime]) -> list[datetime]:
     """Those that are not built; and the oldest, whose neighbours must not be missed, where no earlier ones are on record."""
+    if not anchors:
+        return []
     done, near = warehouse.moments(*ANCHOR_TABLES), warehouse.moments(ITEM_NEIGHBORS)
-    bare = {oldest for oldest in anchors[:1] if not any(moment <= oldest for moment in near)}
-    return [m for m in anchors if m not in done or m in bare]
+    oldest = anchors[0]
+    bare = not any(moment <= oldest for moment in near)
+    return [m for m in anchors if m not in done or (bare and m == oldest)]
 
 
 def needed_anchors(context: Context, events: DataFrame, past: list[datetime]) -> list[datetime]:

@@ -72,7 +72,7 @@ def built(context):
     return context.warehouse.read(RUNS).where("job = 'build_features'").orderBy(F.desc("started_ts")).first().counts["moments"]
 
 
-def test_anchors_an_hour_apart_share_neighbours_and_are_built_once(built_shop, tmp_path):
+def test_anchors_of_hours_share_neighbours_and_are_built_once(built_shop, tmp_path):
     chosen = shop.copied(built_shop, tmp_path, horizon="3h", training=built_shop.settings.training.model_dump(mode="json") | {"anchors": 6})
     context = replace(chosen, as_of=shop.NIGHT + timedelta(hours=30))
     build(context, backfill=True)
