@@ -11,6 +11,7 @@ import shop
 
 from conf.load import from_tree
 from features.contracts import (
+    ANCHOR_TABLES,
     EVENTS,
     ITEM_SUMS,
     ITEM_TEMPORAL,
@@ -113,6 +114,12 @@ def test_the_same_hour_again_gives_the_same_rows(hour):
     before = [rows(context, table) for table in (USER_SEQUENCES, ITEM_TEMPORAL)]
     build(context, backfill=False)
     assert [rows(context, table) for table in (USER_SEQUENCES, ITEM_TEMPORAL)] == before
+
+
+def test_an_hour_is_no_anchor_because_it_holds_only_who_came(hour):
+    context, _, _ = hour
+    built = context.warehouse.moments(*ANCHOR_TABLES)
+    assert shop.NIGHT in built and context.as_of not in built
 
 
 def test_the_sums_say_which_version_of_the_events_they_counted(hour):
