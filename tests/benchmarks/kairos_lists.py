@@ -29,6 +29,11 @@ def make(split: Split, choice: Choice) -> Lists:
     return _made(split, choice, {None: split.users})
 
 
+def make_of_days(split: Split, choice: Choice) -> Lists:
+    """Lists of a model that was trained for the whole time between trainings, not for the log's shorter horizon."""
+    return _made(split, choice, {None: split.users}, horizon=pd.Timedelta(split.log.trained))
+
+
 def make_exploring(split: Split, choice: Choice) -> Lists:
     """Lists of ten by the same model, their last two places drawn (``scoring.explore_places``)."""
     return _made(split, choice, {None: split.users}, top_k=10, explore=2)
@@ -45,15 +50,19 @@ def make_knowing_visits(split: Split, choice: Choice) -> Lists:
     return _made(split, choice, {split.cutoff + (k + 0.5) * part: users.index.to_numpy() for k, users in visits})
 
 
-def _made(split: Split, choice: Choice, asked: dict[pd.Timestamp | None, np.ndarray], **places: int) -> Lists:
+def _made(
+    split: Split, choice: Choice, asked: dict[pd.Timestamp | None, np.ndarray], horizon: pd.Timedelta | None = None, **places: int
+) -> Lists:
     import kairos_run  # torch and PySpark only where lists are made
 
-    folder = Path(os.environ.get("KAIROS_BENCHMARKS", ROOT / "warehouse/benchmarks/kairos")) / split.log.name
-    settings = _settings(split.log, folder)
+    # Anchors of other horizons have other labels, and so other rows of users.
+    of = split.log.name if horizon is None else f"{split.log.name}-{horizon / pd.Timedelta('1h'):.0f}h"
+    folder = Path(os.environ.get("KAIROS_BENCHMARKS", ROOT / "warehouse/benchmarks/kairos")) / of
+    settings = _settings(split.log, folder, horizon=horizon)
     trained = split.cutoff.floor(split.log.trained) if split.log.trained else split.cutoff
     kairos_run.build_tables(folder, settings, trained)
     if split.cutoff > trained:  # nothing is learned there, so that one anchor is enough
-        kairos_run.build_tables(folder, _settings(split.log, folder, "scored", anchors=1), split.cutoff)
+        kairos_run.build_tables(folder, _settings(split.log, folder, "scored", horizon, anchors=1), split.cutoff)
     chosen = kairos_run.settings_of(settings, {"training": {"seed": int(choice["seed"])}})
     name = f"{trained:%Y%m%d%H}-{choice['seed']}"
     model = kairos_run.fit(folder, chosen, trained, split.past["event_time"].min(), name)
@@ -64,11 +73,11 @@ def _made(split: Split, choice: Choice, asked: dict[pd.Timestamp | None, np.ndar
     return lists
 
 
-def _settings(log: Log, folder: Path, name: str = "settings", **training: Any) -> Path:
-    """Write a settings file of the log."""
+def _settings(log: Log, folder: Path, name: str = "settings", horizon: pd.Timedelta | None = None, **training: Any) -> Path:
+    """Write a settings file of the log; ``horizon``: another than the log's."""
     folder.mkdir(parents=True, exist_ok=True)
     tree: dict[str, Any] = {
-        "horizon": f"{pd.Timedelta(log.trained or log.horizon) / pd.Timedelta('1h'):.0f}h", "repeat_consumption": log.repeats, "warehouse": str(folder / "warehouse"),
+        "horizon": f"{(horizon or log.horizon) / pd.Timedelta('1h'):.0f}h", "repeat_consumption": log.repeats, "warehouse": str(folder / "warehouse"),
         "domain": log.name, "ingest": {"max_rejected_share": 1.0},
         **({"training": training} if training else {}),
     }  # fmt: skip
@@ -108,6 +117,7 @@ def _choices(log: Log) -> list[Choice]:
 
 RECOMMENDERS = [
     Recommender(KAIROS, make, _choices, seeded=True),
+    Recommender(f"{KAIROS}, of days", make_of_days, lambda log: [{}] if log.trained else [], seeded=True),
     Recommender(f"{KAIROS}, exploring", make_exploring, _choices, seeded=True),
     Recommender(f"{KAIROS}, visit known", make_knowing_visits, _choices, seeded=True),
 ]

@@ -50,7 +50,7 @@ class Log:
     repeats: bool  # may an item be recommended again to who had it?
     half_lives: tuple[float, ...]  # days, between which decayed popularity chooses; they follow the life of items
     of: str = ""  # the data, where one log is judged in several ways
-    trained: str = ""  # "1D": Kairos is trained each midnight for lists of a day, as in production; "": at each cutoff for the horizon
+    trained: str = ""  # "1D": Kairos is trained each midnight, as in production; "": at each cutoff
     users: float = 1.0  # share of the users: what a small log would give
 
     @property
