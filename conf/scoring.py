@@ -39,5 +39,6 @@ class Scoring(Node):
     trending_change: Share | None = Field(
         None,
         description="an hour lists anew whom it showed lists of a moment since when more than this share of the top_k trending items "
-        "(available, by sales decayed with half-life 1d) has changed. Not set: it does not, for that may be everyone",
+        "(available, by sales decayed with half-life 1d) has changed; 1: it does not. Not set: as 0 for a horizon of up to two days, where that is "
+        "nearly everyone, and as 1 for a longer one",
     )

@@ -20,8 +20,8 @@ from conf.training import Training
 #: Up to the one a list is for tomorrow, from the other on a log has few windows; how far back to look follows both.
 SHORT_HORIZON, _LONG = timedelta(days=2), timedelta(days=30)
 _WEEK = timedelta(days=7)
-#: Anchors for a horizon up to two days: at least two weeks of nights, and of hours up to four days.
-_FEWEST, _MOST, _DAYS = 14, 96, timedelta(days=4)
+#: Anchors where labels are few: so many, and of hours four days of them but no more than the last.
+_FAR, _DAYS, _MOST = 40, timedelta(days=4), 96
 
 
 def _severity(value: Any) -> Any:
@@ -242,28 +242,27 @@ class Settings(Node):
 
     @property
     def anchors(self) -> int:
-        """How many past moments training learns from, at most.
-
-        A short window has few labels, so it takes more of them, of a day two weeks, of an hour four days; of long ones the log has few,
-        so they may overlap.
-        """
-        if self.training.anchors:
-            return self.training.anchors
-        if self.horizon <= SHORT_HORIZON:
-            return max(_FEWEST, min(_MOST, _DAYS // self.horizon))
-        return 10 if self.horizon < _LONG else 20
+        """How many past moments training learns from, at most: older ones only until there are labels enough (``training.enough_users``)."""
+        return self.training.anchors or max(_FAR, min(_MOST, _DAYS // self.horizon))
 
     @property
     def least_anchors(self) -> int:
-        """So many of them are learned from however many labelled users they have."""
-        if self.training.anchors:
-            return self.training.anchors
-        return _FEWEST if self.horizon <= SHORT_HORIZON else 4 if self.horizon < _LONG else self.anchors
+        """So many of them are learned from however many labelled users they have.
+
+        A short window has few labels, so it takes more of them, of a day two weeks; of long ones the log has few, so they may overlap.
+        """
+        return self.training.anchors or (14 if self.horizon <= SHORT_HORIZON else 4 if self.horizon < _LONG else 20)
 
     @property
     def anchor_every(self) -> timedelta:
         """Distance between training anchors."""
         return self.training.anchor_every or (self.horizon if self.horizon < _LONG else self.horizon / 3)
+
+    @property
+    def trending_change(self) -> float:
+        """``scoring.trending_change``, or what follows from the horizon: for a day or two what trends decides, and a list is old in an hour."""
+        given = self.scoring.trending_change
+        return given if given is not None else float(self.horizon > SHORT_HORIZON)
 
     @property
     def train_every(self) -> timedelta | None:

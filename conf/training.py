@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Annotated, Literal
 
@@ -29,8 +29,8 @@ class Training(Node):
     )
     anchors: Positive | None = Field(
         None,
-        description="past as_of moments to learn from; if not set 14 for a horizon of a day or two, 20 for one from 30 days; the newest 4 to "
-        "10 between them, and 14 to 96 for one of hours, until they have enough_users",
+        description="past as_of moments to learn from; if not set the newest 14 for a horizon up to two days, 20 for one from 30 days, 4 "
+        "between them, and older ones, up to 40 (of hours 96), until they have enough_users",
     )
     enough_users: Positive = Field(2_500, description="labelled users of all anchors, beyond which older anchors teach nothing more")
     anchor_every: Duration | None = Field(
@@ -68,7 +68,7 @@ class Training(Node):
     compile: bool = Field(False, description="torch.compile the ranker on a GPU; compiling takes longer (37 s on an H200) than a ranker of thousands of users learns")
     seed: int = 0
 
-    def enough_anchors(self, labelled: Iterable[int], least: int) -> int:
+    def enough_anchors(self, labelled: Sequence[int], least: int) -> int:
         """How many of the newest anchors are learned from, given how many users have a label at each, newest first.
 
         To older ones than the ``least`` newest it looks only as long as those after them have few: what it gains, and where, is in model/LOG.md.

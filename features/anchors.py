@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
 from conf import columns as c
 from conf.settings import Settings
-from features.windows import AT, SEEN_FROM, US, Moments, to_micros, visible, within
+from features.windows import AT, SEEN_FROM, US, Moments, to_micros, visible
 
 _QUARTER = timedelta(hours=6) // timedelta(microseconds=1)
 
@@ -42,22 +42,24 @@ def with_neighbors(anchors: list[datetime], every: timedelta) -> list[datetime]:
     return [a for a in anchors if a == anchors[0] or quarter(a) > quarter(a - every)]
 
 
-def labelled_users(events: DataFrame, anchors: list[datetime], horizon: timedelta, as_of: datetime) -> DataFrame:
-    """How many users did anything in ``[anchor, anchor + horizon)`` that is visible at as_of: one row, a column an anchor, in their order.
+def labelled_users(events: DataFrame, anchors: list[datetime], horizon: timedelta, as_of: datetime, repeat: bool) -> DataFrame:
+    """How many users have a past and a label at each anchor: one row, a column an anchor, in their order.
 
-    Raises ValueError for an anchor whose window ends after as_of.
+    A label is an item that the user took in ``[anchor, anchor + horizon)``, as far as that is visible at as_of; where items do not
+    repeat, for the first time. Raises ValueError for an anchor whose window ends after as_of.
     """
     open_windows = [a for a in anchors if a + horizon > as_of]
     if open_windows:
         raise ValueError(
             f"the label window of anchor {max(open_windows)} ends after as_of {as_of}; leave that anchor out"
         )
-    spans = [(anchor, anchor + horizon) for anchor in anchors]
-    at = F.unix_micros(c.EVENT_TS)
-    inside = [F.bool_or((at >= to_micros(start)) & (at < to_micros(end))) for start, end in spans]
-    names = [f"users_{k}" for k in range(len(spans))]
-    users = within(visible(events, as_of), spans).groupBy(c.USER_ID).agg(*map(Column.alias, inside, names))
-    return users.agg(*[F.count_if(name).alias(name) for name in names])
+    taken = visible(events, as_of).select(c.USER_ID, c.ITEM_ID, F.unix_micros(c.EVENT_TS).alias(US))
+    if not repeat:
+        taken = taken.groupBy(c.USER_ID, c.ITEM_ID).agg(F.min(US).alias(US))
+    spans = [(to_micros(anchor), to_micros(anchor + horizon)) for anchor in anchors]
+    inside = [F.bool_or((F.col(US) >= start) & (F.col(US) < end)).alias(f"in_{start}") for start, end in spans]
+    users = taken.groupBy(c.USER_ID).agg(F.min(US).alias(SEEN_FROM), *inside)
+    return users.agg(*[F.count_if(F.col(f"in_{start}") & (F.col(SEEN_FROM) < start)).alias(f"users_{start}") for start, _ in spans])
 
 
 def users_at(events: DataFrame, moments: list[datetime], settings: Settings) -> DataFrame:

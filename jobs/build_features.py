@@ -104,7 +104,7 @@ def needed_anchors(context: Context, events: DataFrame, past: list[datetime]) ->
     if len(past) <= settings.least_anchors:
         return past
     with step(context.spark, "count labelled users"):
-        users = labelled_users(events, past[::-1], settings.horizon, context.as_of).first()
+        users = labelled_users(events, past[::-1], settings.horizon, context.as_of, settings.repeat_consumption).first()
     return past[len(past) - settings.training.enough_anchors(users, settings.least_anchors) :]  # type: ignore[arg-type]
 
 

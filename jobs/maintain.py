@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 import sys
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated
 
@@ -20,8 +20,9 @@ from pydantic import TypeAdapter, ValidationError
 from conf import columns as c
 from conf.settings import Duration
 from features.anchors import anchors_before
-from features.contracts import FEATURE_TABLES, RECOMMENDATIONS, TABLES, Table
+from features.contracts import EVENTS, FEATURE_TABLES, RECOMMENDATIONS, TABLES, Table
 from jobs import cli
+from jobs.build_features import needed_anchors
 from jobs.cli import Context
 from jobs.errors import UsageError
 from jobs.evaluate import listed_nights
@@ -86,9 +87,7 @@ def _retain(context: Context, tables: list[Table], run: Run | None, _: timedelta
     shown = max((night for night in listed if night <= context.as_of), default=context.as_of)
     needed = min(judged, shown)
     built = max((night for night in nights(context.warehouse) if night <= context.as_of), default=context.as_of)
-    # Each later training has later anchors: what today's does not ask for, none will.
-    anchors = min(anchors_before(context.as_of, context.settings))
-    ages = dict.fromkeys(FEATURE_TABLES, min(context.as_of - keep.features, needed, built, anchors))
+    ages = dict.fromkeys(FEATURE_TABLES, min(context.as_of - keep.features, needed, built, _oldest_anchor(context)))
     for table, since in (ages | {RECOMMENDATIONS: min(context.as_of - keep.recommendations, needed)}).items():
         if table not in tables:
             continue
@@ -101,6 +100,14 @@ def _retain(context: Context, tables: list[Table], run: Run | None, _: timedelta
         if old:
             with context.warehouse.lease([table]), step(context.spark, f"delete {len(old)} moments of {table.name}"):
                 context.warehouse.delete(table, f"{c.AS_OF_TS} < TIMESTAMP {since.isoformat()!r}")
+
+
+def _oldest_anchor(context: Context) -> datetime:
+    """Later trainings have later anchors; one that wants an older one, because labels have become few, has it built again."""
+    anchors = sorted(anchors_before(context.as_of, context.settings))
+    if not context.warehouse.exists(EVENTS):
+        return anchors[0]
+    return needed_anchors(context, context.warehouse.read(EVENTS), anchors)[0]
 
 
 def _duration(text: str) -> timedelta:

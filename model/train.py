@@ -43,7 +43,7 @@ from model.training.checkpoints import Checkpoints
 from model.training.early_stopping import best_passes
 from model.training.encoder_training import EncoderTrainer
 from model.training.inputs import spreads, volume
-from model.training.labels import anchor_labels
+from model.training.labels import anchor_labels, labelled_users
 from model.training.loop import Loop, NonFiniteLoss
 from model.training.ranker_training import AnchorSlates, RankerTrainer, collect, restored, stored
 from model.training.report import REPORT, report
@@ -106,7 +106,7 @@ def train(spec: TrainSpec, world: World, tell: bool = True) -> Trained:
     if not len(events.us):
         raise DataError("no event is visible at as_of: nothing to learn from; run jobs/ingest.py, or choose a later --as-of")
     # Counted anew, newest first, until there are enough: nights before this one have left more anchors than are needed.
-    labelled = (len(np.unique(events.window(a, a + spec.horizon_us)[0])) for a in reversed(spec.anchors_us))
+    labelled = labelled_users(events, spec.anchors_us[::-1], spec.horizon_us, spec.repeat_consumption).tolist()
     anchors = spec.anchors_us[-settings.training.enough_anchors(labelled, settings.least_anchors) :]
     if len(anchors) < len(spec.anchors_us):
         clock.say(f"the newest {len(anchors)} of {len(spec.anchors_us)} anchors have enough labelled users (training.enough_users)")

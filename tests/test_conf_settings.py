@@ -97,10 +97,12 @@ def test_settings_cannot_be_changed_and_have_a_fingerprint_of_their_values():
     assert one.fingerprint() == from_tree(MINIMAL).fingerprint() != two.fingerprint()
 
 
-@pytest.mark.parametrize(("horizon", "anchors", "every"), [("1m", 96, "1m"), ("1h", 96, "1h"), ("6h", 16, "6h"), ("1d", 14, "1d"), ("2d", 14, "2d"), ("7d", 10, "7d"), ("30d", 20, "10d"), ("180d", 20, "60d")])
+@pytest.mark.parametrize(("horizon", "anchors", "every"), [("1m", 96, "1m"), ("1h", 96, "1h"), ("2h", 48, "2h"), ("6h", 40, "6h"), ("1d", 40, "1d"), ("2d", 40, "2d"), ("7d", 40, "7d"), ("30d", 40, "10d"), ("180d", 40, "60d")])
 def test_how_many_anchors_there_are_follows_the_horizon(horizon: str, anchors: int, every: str) -> None:
     chosen = from_tree(MINIMAL | {"horizon": horizon})
     assert (chosen.anchors, chosen.anchor_every) == (anchors, from_tree(MINIMAL | {"horizon": every}).horizon)
     assert chosen.least_anchors == (4 if horizon == "7d" else 20 if chosen.horizon.days >= 30 else 14)
-    told = from_tree(MINIMAL | {"horizon": horizon, "training": {"anchors": 3}})
+    assert chosen.trending_change == (1 if chosen.horizon.days >= 7 else 0)
+    told = from_tree(MINIMAL | {"horizon": horizon, "training": {"anchors": 3}, "scoring": {"trending_change": 0.3}})
+    assert told.trending_change == 0.3
     assert (told.anchors, told.least_anchors) == (3, 3)

@@ -24,23 +24,27 @@ def log(built_shop):
     return built_shop.warehouse.read(EVENTS)
 
 
-def test_labelled_users_are_those_of_the_half_open_window_of_each_anchor(log, built_shop):
+@pytest.mark.parametrize("repeat", [True, False])
+def test_labelled_users_have_a_past_and_a_label_in_the_half_open_window_of_each_anchor(log, built_shop, repeat):
     anchors = anchors_before(shop.NIGHT, built_shop.settings, more=3)
-    found = log.select("user_id", "event_ts").toPandas()
+    found = log.select("user_id", "item_id", "event_ts").toPandas()
     found["event_ts"] = found.event_ts.dt.tz_localize("UTC")
     edge = found.event_ts.sort_values().iloc[300].to_pydatetime()  # an event lies right at an anchor, another at its window's end
+    born = found.groupby("user_id").event_ts.transform("min")
+    label = repeat | (found.groupby(["user_id", "item_id"]).event_ts.transform("min") == found.event_ts)
     for moments in (anchors, [edge, edge - WEEK]):
-        told = labelled_users(log, moments, WEEK, shop.NIGHT).first()
-        assert list(told) == [found.user_id[(found.event_ts >= a) & (found.event_ts < a + WEEK)].nunique() for a in moments]
+        told = labelled_users(log, moments, WEEK, shop.NIGHT, repeat).first()
+        assert list(told) == [found.user_id[label & (found.event_ts >= a) & (found.event_ts < a + WEEK) & (born < a)].nunique() for a in moments]
     assert min(told) > 0 and len(set(told)) > 1
 
 
 def test_who_became_known_after_as_of_is_not_counted_and_no_window_is_open(log):
     (anchor,) = anchors = [shop.NIGHT - WEEK]
     late = log.withColumn("user_id", F.concat(F.lit("late-"), "user_id")).withColumn("available_ts", F.lit(shop.NIGHT + timedelta(seconds=1)))
-    assert labelled_users(log.unionByName(late), anchors, WEEK, shop.NIGHT).first() == labelled_users(log, anchors, WEEK, shop.NIGHT).first()
+    counted = [labelled_users(rows, anchors, WEEK, shop.NIGHT, True).first() for rows in (log.unionByName(late), log)]
+    assert counted[0] == counted[1]
     with pytest.raises(ValueError, match="ends after as_of"):
-        labelled_users(log, [anchor + timedelta(seconds=1)], WEEK, shop.NIGHT)
+        labelled_users(log, [anchor + timedelta(seconds=1)], WEEK, shop.NIGHT, True)
 
 
 @pytest.mark.parametrize(("training", "anchors"), [({"enough_users": 1}, 4), ({"enough_users": 125}, 5), ({"enough_users": 10_000}, 6), ({"anchors": 1}, 1)])

@@ -99,6 +99,8 @@ SHORT = {"horizon": "1h", "training": {"anchors": 1, "anchor_every": "1h"}, "mai
 KEPT = {
     "since the newest night": ({}, True),
     "for training": ({"training": {"anchors": 2, "anchor_every": "30h"}}, False),
+    "for training, because labels are few": ({"training": {"enough_users": 1_000_000}}, False),
+    "not for training, which has labels enough": ({"training": {"enough_users": 1}}, True),
     "for judging": ({"evaluation": {"windows": 40}}, False),
 }
 

@@ -15,7 +15,7 @@ from model.as_of.event_store import stored_events
 from model.as_of.events import COLUMNS, Events, read_events
 from model.machine.distributed import World, batches
 from model.spec import TableRef, TablesSpec
-from model.training.labels import anchor_labels
+from model.training.labels import anchor_labels, labelled_users
 from model.training.windows import make_windows, window_batches
 
 UTC = pa.timestamp("us", tz="UTC")
@@ -123,3 +123,20 @@ def test_labels_are_those_of_the_window(spec: TablesSpec, small: None, tmp_path:
 
     one, two = (anchor_labels(e, Users, 1_000, 500, len(ITEMS), True) for e in (read, stored))  # type: ignore[arg-type]
     assert len(one.keys) > 10 and np.array_equal(one.keys, two.keys)
+
+
+@pytest.mark.parametrize("repeat", [True, False])
+def test_labelled_users_have_a_past_and_a_label_that_is_new_where_items_do_not_repeat(spec: TablesSpec, small: None, tmp_path: Path, repeat: bool) -> None:
+    read, stored = read_events(spec, NOW, ITEMS), stored_events(spec, NOW, ITEMS, tmp_path, ALONE, few=0)
+    wanted = []
+    for anchor in (400, 2_000, 3_500):
+        taken: dict[int, set[int]] = {}
+        past: dict[int, set[int]] = {}
+        for user, item, us in zip(read.user.tolist(), read.item.tolist(), read.us.tolist(), strict=True):
+            if us < anchor:
+                past.setdefault(user, set()).add(item)
+            elif us < anchor + 500 and item >= 0:
+                taken.setdefault(user, set()).add(item)
+        wanted.append(sum(bool(items - (set() if repeat else past[user])) for user, items in taken.items() if user in past))
+    assert all(labelled_users(e, (400, 2_000, 3_500), 500, repeat).tolist() == wanted for e in (read, stored))
+    assert min(wanted) > 10 and len(set(wanted)) == 3

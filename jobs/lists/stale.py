@@ -22,8 +22,8 @@ def stale_users(context: Context, hour: SinceNight, items: DataFrame) -> DataFra
     shown = shown_before(warehouse.read(RECOMMENDATIONS), warehouse.read(RECOMMENDATIONS_LATEST), as_of)
     shown = shown.where(shown[c.USER_ID] != EVERYONE_ELSE)
     found = holding_unavailable(shown, items, as_of)
-    if context.settings.scoring.trending_change is not None:
-        found = found.unionByName(_overtaken(context, hour, items, shown, context.settings.scoring.trending_change))
+    if context.settings.trending_change < 1:
+        found = found.unionByName(_overtaken(context, hour, items, shown, context.settings.trending_change))
     return found.distinct()
 
 

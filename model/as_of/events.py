@@ -87,6 +87,14 @@ class Events:
         for at in range(0, len(self.us), BLOCK):
             yield slice(at, min(at + BLOCK, len(self.us)))
 
+    def whole_users(self) -> Iterator[slice]:
+        """The same, where no user is in two of them."""
+        at = 0
+        while at < len(self.us):
+            last = self.user[min(at + BLOCK, len(self.us)) - 1]
+            start, at = at, int(np.searchsorted(self.user, last, "right"))
+            yield slice(start, at)
+
 
 def room(rows: int, kind: type, like: np.ndarray) -> np.ndarray:
     """An array to fill; a mapped one where ``like`` is, in a file beside it that goes with the array."""
