@@ -32,8 +32,8 @@ def lists_on_record(recommendations: DataFrame, judged: DataFrame, as_of: dateti
     """user_id, nightly (the list made at as_of), served (the newest list made at or before ``visit_ts``), newer (they differ in age).
 
     Lists are items, best first, ``depth`` at most. A list speaks for its own as_of_ts and knows nothing later, so ``served``
-    keeps the time law at the visit. A visit is the user's first event in the window; an hour refreshes those who have acted,
-    so what makes ``served`` newer are later nights, and hours that learnt of late events.
+    keeps the time law at the visit. A visit is the user's first event in the window; an hour refreshes those who have acted
+    and those whose list is stale, so what makes ``served`` newer are later nights, hours when other things trended, and late events.
     """
     known = recommendations.where((F.col(c.AS_OF_TS) >= F.lit(as_of)) & (F.col(c.RANK) <= depth))
     shown = known.join(judged.select(c.USER_ID, "visit_ts"), on=c.USER_ID).where(F.col(c.AS_OF_TS) <= F.col("visit_ts"))
