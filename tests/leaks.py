@@ -135,8 +135,8 @@ LEAKS = (
     Leak(
         "labelled users counted who were not known yet",
         "features/anchors.py",
-        "within(visible(events, as_of), spans)",
-        "within(events, spans)",
+        "taken = visible(events, as_of).select(",
+        "taken = events.select(",
         "tests/test_jobs_anchors.py",
     ),
     Leak(
