@@ -39,6 +39,6 @@ class Scoring(Node):
     trending_change: Share | None = Field(
         None,
         description="an hour lists anew whom it showed lists of a moment since when more than this share of the top_k trending items "
-        "(available, by sales decayed with half-life 1d) has changed; 1: it does not. Not set: as 0 for a horizon of up to two days, where that is "
-        "nearly everyone, and as 1 for a longer one",
+        "(available, by sales decayed with half-life 1d) has changed; 1: it does not. Not set: as 0 for a horizon of up to two days, whose "
+        "lists are old within hours (such an hour may be everyone's), and as 1 for a longer one",
     )

@@ -20,7 +20,7 @@ from conf.training import Training
 #: Up to the one a list is for tomorrow, from the other on a log has few windows; how far back to look follows both.
 SHORT_HORIZON, _LONG = timedelta(days=2), timedelta(days=30)
 _WEEK = timedelta(days=7)
-#: Anchors where labels are few: so many, and of hours four days of them but no more than the last.
+#: Anchors where labels are few: so many, or four days of hours, but at most 96.
 _FAR, _DAYS, _MOST = 40, timedelta(days=4), 96
 
 
