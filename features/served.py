@@ -28,18 +28,19 @@ def shown_at(recommendations: DataFrame, as_of: datetime) -> DataFrame:
     return lately.withColumn("age", F.rank().over(newest)).where("age = 1").drop("age")
 
 
-def lists_on_record(recommendations: DataFrame, judged: DataFrame, as_of: datetime, depth: int) -> DataFrame:
-    """user_id, nightly (the list made at as_of), served (the newest list made at or before ``visit_ts``), newer (they differ in age).
+def lists_on_record(recommendations: DataFrame, visits: DataFrame, as_of: datetime, depth: int) -> DataFrame:
+    """user_id, visit_ts (as in ``visits``), nightly (the list made at as_of), served (the newest list made at or before the
+    visit), newer (they differ in age).
 
     Lists are items, best first, ``depth`` at most. A list speaks for its own as_of_ts and knows nothing later, so ``served``
-    keeps the time law at the visit. A visit is the user's first event in the window; an hour refreshes those who have acted
-    and those whose list is stale, so what makes ``served`` newer are later nights, hours when other things trended, and late events.
+    keeps the time law at the visit. An hour refreshes those who have acted and those whose list is stale.
     """
     known = recommendations.where((F.col(c.AS_OF_TS) >= F.lit(as_of)) & (F.col(c.RANK) <= depth))
-    shown = known.join(judged.select(c.USER_ID, "visit_ts"), on=c.USER_ID).where(F.col(c.AS_OF_TS) <= F.col("visit_ts"))
-    lists = listed(shown, c.USER_ID, c.AS_OF_TS, c.MODE)
+    asked = known.join(visits.groupBy(c.USER_ID).agg(F.max("visit_ts").alias("last")), on=c.USER_ID)
+    lists = listed(asked.where(F.col(c.AS_OF_TS) <= F.col("last")), c.USER_ID, c.AS_OF_TS, c.MODE)
+    shown = lists.join(visits.select(c.USER_ID, "visit_ts"), on=c.USER_ID).where(F.col(c.AS_OF_TS) <= F.col("visit_ts"))
     tonight = (F.col(c.AS_OF_TS) == F.lit(as_of)) & (F.col(c.MODE) == "nightly")
-    return lists.groupBy(c.USER_ID).agg(
+    return shown.groupBy(c.USER_ID, "visit_ts").agg(
         F.first(F.when(tonight, F.col("items")), ignorenulls=True).alias("nightly"),
         # An hour at the moment of a night is shown in its place.
         F.max_by("items", F.struct(c.AS_OF_TS, F.col(c.MODE) == "hourly")).alias("served"),

@@ -4,9 +4,10 @@ The truth lies in ``[as_of, as_of + horizon)``, so this runs once that window ha
 past and at least one true item; the whole catalogue counts, no negatives are sampled. Windows before as_of follow each other
 by a horizon each, so no event is true in two of them.
 
-Three scores of the model: *as of* is the night's list, made for the whole horizon; *as served* is the newest list on record at
-the user's first visit in the window, so it shows what refreshed lists gain; *knowing the visit* is what the night's model would
-have shown had it known when the user comes (``jobs/lists/visits.py``), where ``evaluation.visit_parts`` asks for it.
+Scores of the model: *as of* is the night's list, made for the whole horizon; *as served* is the newest list on record at
+the user's first visit in the window, so it shows what refreshed lists gain; both are judged *hour by hour* too, where later lists
+were made, by what was on show when an hour's visit began and what was taken in it; *knowing the visit* is what the night's model
+would have shown had it known when the user comes (``jobs/lists/visits.py``), where ``evaluation.visit_parts`` asks for it.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ from features.windows import from_micros
 from jobs import cli
 from jobs.cli import Context
 from jobs.errors import DataQualityError
-from jobs.judging.judge import ALL, KAIROS, KNOWING, SERVED, Judged, Sums, added, judge
+from jobs.judging.judge import KNOWING, Judged, judge
 from jobs.judging.score_card import show
+from jobs.judging.sums import ALL, KAIROS, SERVED, Sums, added
 from jobs.lists.visits import visit_known
 from jobs.progress import console, step
 from jobs.store.run_log import finished, recorded

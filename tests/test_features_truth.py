@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, timedelta
 
 import oracles
 import pytest
@@ -15,7 +15,7 @@ from features.contracts import EVENTS
 from features.item_sums import item_sums
 from features.item_temporal import item_temporal
 from features.repeats import user_item_repeats
-from features.truth import judged_truth
+from features.truth import judged_truth, truth_by_hour
 from jobs.store.table_io import schema
 
 pytestmark = pytest.mark.spark
@@ -49,6 +49,33 @@ def test_the_truth_is_the_window_of_those_with_a_past(world, repeat):
     found = {row.user_id: row for row in judged_truth(log, AS_OF, settings).collect()}
     assert {user: set(row.truth) for user, row in found.items()} == truth_of(events, settings)
     assert all(not row.seen for row in found.values()) == repeat
+
+
+def hours_of(events, settings):
+    """(user, hour) -> (first event, what was taken that is true); what does not repeat is taken once."""
+    true, hours, before = truth_of(events, settings), {}, set()
+    for event in sorted(events, key=lambda event: event.event_ts):
+        if not AS_OF <= event.event_ts < AS_OF + settings.horizon or event.user_id not in true:
+            continue
+        hour = event.event_ts.replace(minute=0, second=0, microsecond=0)
+        _, taken = hours.setdefault((event.user_id, hour), (event.event_ts, set()))
+        first = before if not settings.repeat_consumption else set()
+        if event.item_id in true[event.user_id] and (event.user_id, event.item_id) not in first:
+            taken.add(event.item_id)
+            before.add((event.user_id, event.item_id))
+    return {(user, when): taken for (user, _), (when, taken) in hours.items() if taken}
+
+
+@pytest.mark.parametrize("repeat", [True, False])
+def test_each_hour_has_what_was_taken_in_it(world, repeat):
+    events, log, _ = world
+    settings = from_tree(SETTINGS.resolved() | {"repeat_consumption": repeat})
+    truth = judged_truth(log, AS_OF, settings)
+    rows = truth_by_hour(log, truth, AS_OF, settings).collect()
+    found = {(row.user_id, row.visit_ts.astimezone(UTC)): set(row.truth) for row in rows}
+    expected = hours_of(events, settings)
+    assert found == expected
+    assert len(rows) == len(expected) > len(truth_of(events, settings)), "some come in several hours"
 
 
 def test_an_event_at_the_end_of_the_window_is_not_in_it_and_one_at_as_of_is(spark):

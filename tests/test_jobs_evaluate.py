@@ -161,6 +161,25 @@ def test_as_served_is_the_newest_list_at_the_visit(judged):
     assert at.loc["ndcg@10"].metric_value == pytest.approx(np.mean(expected))
 
 
+def test_hour_by_hour_each_is_judged_by_what_was_on_show(judged):
+    hours = {}
+    for user, item, when in sorted(log(), key=lambda row: row[2]):
+        if shop.NIGHT <= when < shop.NIGHT + WEEK and user in truth(shop.NIGHT):
+            hours.setdefault((user, when.replace(minute=0, second=0, microsecond=0)), []).append((when, item))
+    expected, gained = {"kairos": [], "kairos as served": []}, 0
+    for (user, _), visit in hours.items():
+        true, shown = {item for _, item in visit}, served(user, visit[0][0], shop.NIGHT)
+        expected["kairos"].append(ndcg(list_of(user, shop.NIGHT), true))
+        expected["kairos as served"].append(ndcg(shown, true))
+        gained += shown != list_of(user, shop.NIGHT)
+    assert 0 < gained < len(hours), "the test would prove nothing"
+    assert len(hours) > len({user for user, _ in hours}), "some come in several hours"
+    for who, values in expected.items():
+        row = judged[1].loc[(shop.NIGHT, 1, who, "hour by hour", "ndcg@10")]
+        assert (row.metric_value, row.users) == (pytest.approx(np.mean(values)), len(hours))
+    assert ("hour by hour" in judged[1].loc[(NIGHTS[1], 1)].index.get_level_values("segment")) is False, "nothing newer than that night's"
+
+
 def test_windows_together_are_the_mean_over_all_lists(judged):
     each = [judged[1].loc[(night, 1, "kairos", "all", "ndcg@10")] for night in NIGHTS]
     row = judged[1].loc[(shop.NIGHT, 3, "kairos", "all", "ndcg@10")]

@@ -15,7 +15,8 @@ from features.served import listed
 from features.truth import judged_truth
 from features.windows import visible
 from jobs.cli import Context
-from jobs.judging.judge import ALL, Sums, judge_made
+from jobs.judging.judge import judge_made
+from jobs.judging.sums import ALL, Sums
 from jobs.lists.models import UsableModel, prepared
 from jobs.score import known_users, scored
 from model.gate import Shadow

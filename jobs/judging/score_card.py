@@ -7,7 +7,9 @@ from datetime import datetime, timedelta
 from rich.table import Table as Grid
 
 from features.segments import HISTORY_SEGMENTS, HOUR_SEGMENTS, ITEM_SEGMENTS
-from jobs.judging.judge import ALL, KAIROS, KNOWING, NEWER, SERVED, Judged, Sums
+from jobs.judging.hour_by_hour import HOUR_BY_HOUR
+from jobs.judging.judge import KNOWING, NEWER, Judged
+from jobs.judging.sums import ALL, KAIROS, SERVED, Sums
 from jobs.progress import console
 from model.metrics import Difference, Draws
 
@@ -35,6 +37,10 @@ def show(judged: dict[datetime, Judged], together: Sums, horizon: timedelta) -> 
     newer = together.get((SERVED, ALL, NEWER))
     if newer:
         console.print(f"{newer.mean:.1%} were shown a newer list than the night's at their first visit: {SERVED}")
+    if (KAIROS, HOUR_BY_HOUR, _MAIN) in together:
+        night, shown = (together[who, HOUR_BY_HOUR, _MAIN] for who in (KAIROS, SERVED))
+        gain = _lead(shown.less(night))[0]
+        console.print(f"Hour by hour ({night.users:,} of users and hours) {_MAIN} {_mean(shown)} of the lists on show, {_mean(night)} of the night's: {gain}")
     knowing = together.get((KNOWING, ALL, _MAIN))
     if knowing and knowing.mean:
         share = together[KAIROS, ALL, _MAIN].mean / knowing.mean
