@@ -114,7 +114,11 @@ class Features(Node):
     sequence_length: Positive = 100
     session_gap: Duration = timedelta(minutes=30)
     dwell: Literal["gaps", "value"] = Field("gaps", description="time spent: gaps inside sessions, or the events' values (seconds)")
-    repeats_per_user: Positive = Field(300, description="(user, item) rows kept a user, by decayed count (90d)")
+    repeats_per_user: Positive | None = Field(
+        None,
+        description="(user, item) rows kept a user, by decayed count (90d); if not set 300, and 10,000 where items do not repeat: what has no row "
+        "there may be recommended to who had it",
+    )
     categories_per_user: Positive = 10
     neighbors: Positive = Field(100, description="neighbours kept an item")
     neighbor_reach: Positive = Field(10, description="an event meets this many earlier events of the same user")
@@ -257,6 +261,11 @@ class Settings(Node):
     def anchor_every(self) -> timedelta:
         """Distance between training anchors."""
         return self.training.anchor_every or (self.horizon if self.horizon < _LONG else self.horizon / 3)
+
+    @property
+    def repeats_per_user(self) -> int:
+        """``features.repeats_per_user``, or what follows: what decays to nothing is no habit any more, but had all the same."""
+        return self.features.repeats_per_user or (300 if self.repeat_consumption else 10_000)
 
     @property
     def trending_change(self) -> float:

@@ -21,13 +21,11 @@ _ORDER = c.repeat_decayed("90d")
 def user_item_repeats(
     events: DataFrame, moments: list[datetime], settings: Settings, users: DataFrame | None = None
 ) -> DataFrame:
-    """Rows of ``user_item_repeats`` at every moment, ``features.repeats_per_user`` a user. ``events`` may be their ``history``."""
+    """Rows of ``user_item_repeats`` at every moment, ``settings.repeats_per_user`` a user. ``events`` may be their ``history``."""
     times = Moments.of(moments)
     states = _states(history(events, times, settings, users), times)
     best = Window.partitionBy(*TIMELINE, AT).orderBy(F.col(_ORDER).desc_nulls_last(), F.col(c.ITEM_ID).asc_nulls_last())
-    kept = states.withColumn("place", F.row_number().over(best)).where(
-        F.col("place") <= settings.features.repeats_per_user
-    )
+    kept = states.withColumn("place", F.row_number().over(best)).where(F.col("place") <= settings.repeats_per_user)
     return kept.select(
         times.as_of(AT),
         c.USER_ID,

@@ -88,7 +88,7 @@ def expected(name: str, events, items, as_of) -> dict:
         case "user_profiles":
             return oracles.profiles(events, items, as_of, F.session_gap, F.categories_per_user)
         case "user_item_repeats":
-            return oracles.repeats(events, as_of, F.repeats_per_user)
+            return oracles.repeats(events, as_of, SETTINGS.repeats_per_user)
         case "item_temporal":
             return oracles.temporal(events, items, as_of)
     return oracles.neighbors(
@@ -194,6 +194,15 @@ def test_the_order_of_rows_is_irrelevant_to_the_last_byte(spark, world, found):
     shuffled = random.Random(3).sample(events, len(events))
     again = collected(spark, shuffled, items, MOMENTS)
     assert again == found
+
+
+@pytest.mark.parametrize(("repeat", "rows"), [(True, 300), (False, 320)])
+def test_where_items_do_not_repeat_all_that_a_user_had_is_kept(spark, repeat, rows):
+    """What has no row there would be recommended again; where items repeat, the favourites are enough."""
+    had = [(f"e{k}", "u", f"i{k}", "view", NIGHT - timedelta(hours=k + 1), NIGHT - timedelta(hours=k + 1), None, None, "s") for k in range(320)]
+    settings = from_tree(SETTINGS.resolved() | {"repeat_consumption": repeat, "features": {}})
+    found = user_item_repeats(spark.createDataFrame(had, schema(EVENTS)), [NIGHT], settings)
+    assert {row.item_id for row in found.collect()} == {f"i{k}" for k in range(rows)}
 
 
 def test_micros_survive_the_way_through_python():

@@ -105,7 +105,7 @@ def test_personal_frequency_fills_up_with_what_is_popular(world):
     temporal, repeats = item_temporal(item_sums(log, [AS_OF]), items, [AS_OF]), user_item_repeats(log, [AS_OF], SETTINGS)
     truth = judged_truth(log, AS_OF, SETTINGS)
     found = {r.user_id: list(r["90d"]) for r in personal_lists(repeats, temporal, truth, ["28d", "90d"], "7d", 8).collect()}
-    mine = oracles.repeats(events, AS_OF, SETTINGS.features.repeats_per_user)
+    mine = oracles.repeats(events, AS_OF, SETTINGS.repeats_per_user)
     rows = {k: r for k, r in oracles.temporal(events, worlds.shop()[1], AS_OF).items() if r["item_available"]}
     popular = sorted(rows, key=lambda k: (-rows[k]["item_decayed_7d"], k))
     assert found
