@@ -106,11 +106,11 @@ class Scorer:
         names = signal_names(moment.catalogue.facet_names)
         strength = {
             said: rules.taken(made.signals[..., names.index(name)], order, 0)
-            for said, name in (("neighbor", "neighbor_next_std"), ("taste", "retrieval_taste_std"), ("audience", "audience_middle_std"))
+            for said, name in (("neighbor", "neighbor_next_std"), ("together", "ease_std"), ("taste", "retrieval_taste_std"), ("audience", "audience_middle_std"))
         }
         cold = (users.length == 0) & (np.bincount(users.repeats.user, minlength=len(users)) == 0)
         item[cold] = -1
-        why = reasons.explain(users, item, strength, moment.state, moment.catalogue, moment.neighbors)
+        why = reasons.explain(users, item, strength, moment.state, moment.catalogue, moment.neighbors, moment.ease)
         if len(self.pinned):
             first = np.isin(item, self.pinned)
             first &= np.cumsum(first, axis=1) <= p.pin_places

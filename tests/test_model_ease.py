@@ -56,6 +56,17 @@ def test_each_item_is_predicted_from_the_others_by_ridge_regression() -> None:
     np.testing.assert_allclose(dense(found), wanted, atol=1e-6)
 
 
+@pytest.mark.parametrize("moved", [False, True])
+def test_the_weight_of_a_pair_is_the_one_that_is_kept(moved: bool) -> None:
+    found = fit_ease(log(), ITEMS)
+    if moved:  # two items are gone, and the rest stand elsewhere
+        found = found.moved(np.array([7, -1, 3, 0, 9, 2, 11, 5, -1, 1, 4, 6, 8, 10]), ITEMS)
+    pairs = np.indices((ITEMS, ITEMS))
+    np.testing.assert_allclose(found.weight_of(*pairs), dense(found), atol=1e-7)
+    assert np.count_nonzero(dense(found)) >= 40, "the test would prove nothing"
+    assert not found.weight_of(np.array([-1, 0, -1]), np.array([0, -1, -1])).any()
+
+
 def test_scores_are_the_sum_over_all_that_a_user_had() -> None:
     events = log()
     found, had = fit_ease(events, ITEMS), had_of(events)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -128,6 +129,20 @@ def test_a_rising_item_reaches_those_who_never_had_it(repeating: tuple) -> None:
     share = lists.groupby("user_id").item_id.apply(lambda items: RISING in set(items)).mean()
     assert share >= 0.5
     assert lists[lists.item_id == RISING].reason.str.contains("new: first seen").all()
+
+
+def test_what_goes_with_what_a_user_had_is_named(once: tuple) -> None:
+    scoring, _, rows = once
+    ids, ease = scoring.prepared.moment.catalogue.item_ids.to_pylist(), scoring.prepared.moment.ease
+    had = dict(zip(rows["user_id"].to_pylist(), rows["item_ids"].to_pylist(), strict=True))
+    lists = scoring.score(rows).to_pandas()
+    named = lists[lists.reason.str.startswith("goes with ")]
+    assert len(named) > 5, "the test would prove nothing"
+    for row in named.itertuples():
+        mine = np.array([ids.index(item) for item in had[row.user_id]])
+        weight = ease.weight_of(mine, np.array(ids.index(row.item_id)))
+        assert row.reason == f"goes with title of {ids[mine[len(mine) - 1 - weight[::-1].argmax()]]}"
+        assert weight.max() > 0
 
 
 def test_seen_items_never_return_where_items_do_not_repeat(once: tuple) -> None:

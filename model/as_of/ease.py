@@ -51,6 +51,18 @@ class Ease:
         """The ``scores`` of items (B, N); 0 where there are none."""
         return np.take_along_axis(scores, np.where(item_bn >= 0, self._place[item_bn], len(self.item)), axis=1)
 
+    def weight_of(self, had: np.ndarray, item: np.ndarray) -> np.ndarray:
+        """By how much having one speaks for the other (arrays that fit each other; -1: none); 0 where nothing is known."""
+        had, item = np.broadcast_arrays(had, item)
+        keys, weight = self._by_pair
+        if not len(keys):
+            return np.zeros(had.shape, np.float32)
+        row, column = self._place[had], self._place[item]
+        pair = row * len(self.item) + column
+        at = np.minimum(np.searchsorted(keys, pair), len(keys) - 1)
+        known = (had >= 0) & (item >= 0) & (row < len(self.item)) & (column < len(self.item))
+        return np.where(known & (keys[at] == pair), weight[at], np.float32(0))
+
     def moved(self, to: np.ndarray, items: int) -> Ease:
         """The same among ``items`` of another catalogue, where position p has become ``to[p]``; -1: it is gone."""
         at = to[self.item]
@@ -66,6 +78,14 @@ class Ease:
         place = np.full(self.items, len(self.item))
         place[self.item] = np.arange(len(self.item))
         return place
+
+    @functools.cached_property
+    def _by_pair(self) -> tuple[np.ndarray, np.ndarray]:
+        """Rising numbers of pairs of places, and their weights."""
+        weights = self._weights.copy()
+        weights.sum_duplicates()
+        row = np.repeat(np.arange(len(self.item)), np.diff(weights.indptr))
+        return row * len(self.item) + weights.indices, weights.data
 
     @functools.cached_property
     def _weights(self) -> csr_matrix:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from conf import columns as c
 from model.as_of.catalogue import Catalogue
+from model.as_of.ease import Ease
 from model.as_of.item_state import DAY_US, FEATURE_AT, HOUR_US, ItemState
 from model.as_of.neighbors import Neighbors
 from model.as_of.pairs import Pairs
@@ -29,16 +32,16 @@ _STRONG = 0.5
 
 def explain(
     users: UserBatch, item_bk: np.ndarray, strength: dict[str, np.ndarray], state: ItemState, catalogue: Catalogue,
-    neighbors: Neighbors,
+    neighbors: Neighbors, ease: Ease,
 ) -> pa.Array:  # fmt: skip
     """One reason per entry of ``item_bk`` (B, K), row by row, without the padded ones.
 
-    ``strength``: the slate-standardised signals "neighbor", "taste" and "audience" of the same shape.
+    ``strength``: the slate-standardised signals "neighbor", "together", "taste" and "audience" of the same shape.
     """
     mine = users.repeats
     row, place = np.nonzero(item_bk >= 0)
     item = item_bk[row, place]
-    neighbor, taste, audience = (strength[name][row, place] for name in ("neighbor", "taste", "audience"))
+    neighbor, together, taste, audience = (strength[name][row, place] for name in ("neighbor", "together", "taste", "audience"))
     pairs = Pairs.gather(mine.user, mine.item, np.arange(len(mine.item)), len(catalogue))
     at, had = (found[row, place] for found in pairs.find(item_bk))
     at = pairs.values[at] if len(pairs.values) else at
@@ -47,13 +50,16 @@ def explain(
     )
     released = state.features[item, FEATURE_AT["item_release_known"]] > 0
     new = ~had & (age < _NEW_DAYS) & ((week > 0) | released)
-    beside = np.full(len(item), -1)
+    beside, goes = np.full(len(item), -1), np.full(len(item), -1)
     asked = np.flatnonzero(~had & ~new)
-    beside[asked] = _nearest_event(users, row[asked], item[asked], neighbors)
+    beside[asked] = _best_event(users, row[asked], item[asked], neighbors.weight_of, _EVENTS, 0.95)
+    asked = asked[(together > np.maximum.reduce([neighbor, taste, audience]).clip(min=_STRONG))[asked]]
+    goes[asked] = _best_event(users, row[asked], item[asked], ease.weight_of, users.item.shape[1], 1.0)
     usual = week * 4 / np.maximum(month, 1)
     kinds = {
         "again": had,
         "new": new,
+        "goes": goes >= 0,
         "beside": (beside >= 0) & (neighbor > np.maximum(_STRONG, taste)),
         "audience": audience > np.maximum(_STRONG, taste),
         "taste": taste > _STRONG,
@@ -64,6 +70,7 @@ def explain(
     said = {
         "again": lambda which: _again(mine, at[which], state.as_of_us, pa.array(_VERBS[_usual_kind(users)][row[which]])),
         "new": lambda which: _new(age[which], released[which]),
+        "goes": lambda which: _joined("goes with ", _titles(catalogue, goes[which])),
         "beside": lambda which: _beside(catalogue, beside[which]),
         "audience": lambda which: _always("chosen lately by people with your taste", len(which)),
         "taste": lambda which: _fits(catalogue, users, row[which], item[which], neighbors),
@@ -142,12 +149,14 @@ def _usual_kind(users: UserBatch) -> np.ndarray:
     return np.where(counts.sum(axis=1) > 0, counts.argmax(axis=1), len(c.EVENT_TYPES) - 1)
 
 
-def _nearest_event(users: UserBatch, row: np.ndarray, item: np.ndarray, neighbors: Neighbors) -> np.ndarray:
-    """For each (row, item) the item of the user's newest events that it is the nearest neighbour of; -1 if of none."""
-    back = np.arange(1, min(_EVENTS, users.item.shape[1]) + 1)
+def _best_event(
+    users: UserBatch, row: np.ndarray, item: np.ndarray, weight_of: Callable[[np.ndarray, np.ndarray], np.ndarray], most: int, fades: float
+) -> np.ndarray:
+    """For each (row, item) the item of the user's ``most`` newest events that speaks for it most, less by ``fades`` the older; -1 if none does."""
+    back = np.arange(1, min(most, users.item.shape[1]) + 1)
     at = users.length[row, None] - back
     event = np.where(at >= 0, users.item[row[:, None], np.maximum(at, 0)], -1)
-    weight = neighbors.weight_of(event, item[:, None]) * np.float32(0.95) ** back
-    nearest = weight.argmax(axis=1)[:, None]
-    found = np.take_along_axis(weight, nearest, 1)[:, 0] > 0
-    return np.where(found, np.take_along_axis(event, nearest, 1)[:, 0], -1)
+    weight = weight_of(event, item[:, None]) * np.float32(fades) ** back
+    best = weight.argmax(axis=1)[:, None]
+    found = np.take_along_axis(weight, best, 1)[:, 0] > 0
+    return np.where(found, np.take_along_axis(event, best, 1)[:, 0], -1)
