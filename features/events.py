@@ -14,7 +14,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import StringType
 
 from conf import columns as c
-from conf.settings import EventSource, Ingest, ItemSource
+from conf.sources import EventSource, Ingest, ItemSource
 from features.contracts import EVENTS, ITEMS
 from features.quality import EVENT_CHECKS, ITEM_CHECKS, Judge, is_rejected, judges, reasons
 from features.raw_values import epoch_unit, number, raw_json, text, timestamp, vector

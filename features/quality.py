@@ -17,7 +17,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from conf import columns as c
-from conf.settings import EventSource, Ingest, ItemSource
+from conf.sources import EventSource, Ingest, ItemSource
 from features.raw_values import EPOCH_UNITS
 from features.user_inputs import EVERYONE_ELSE
 

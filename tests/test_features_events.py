@@ -9,7 +9,7 @@ from decimal import Decimal
 import pytest
 from pyspark.sql import functions as F
 
-from conf.settings import EventSource, Ingest, ItemSource
+from conf.sources import EventSource, Ingest, ItemSource
 from features.contracts import EVENTS, ITEMS
 from features.events import (
     complete_items,

@@ -11,7 +11,7 @@ import test_features
 import worlds
 from pyspark.sql import functions as F
 
-from conf.settings import EventSource, Ingest, ItemSource
+from conf.sources import EventSource, Ingest, ItemSource
 from features.contracts import EVENTS
 from features.events import first_available, judged, judged_items, read_events, read_items, split, validate_events
 from features.quality import EVENT_CHECKS, ITEM_CHECKS, LONGEST_ID, PLACEHOLDERS, hits, judges, reasons, tally

@@ -11,7 +11,7 @@ from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from conf.settings import EventSource, ItemSource
+from conf.sources import EventSource, ItemSource
 from jobs.errors import DataQualityError, UsageError
 from jobs.store.run_log import finished
 from jobs.store.table_io import Warehouse
