@@ -40,7 +40,8 @@ def show(judged: dict[datetime, Judged], together: Sums, horizon: timedelta) -> 
     if (KAIROS, HOUR_BY_HOUR, _MAIN) in together:
         night, shown = (together[who, HOUR_BY_HOUR, _MAIN] for who in (KAIROS, SERVED))
         gain = _lead(shown.less(night))[0]
-        console.print(f"Hour by hour ({night.users:,} of users and hours) {_MAIN} {_mean(shown)} of the lists on show, {_mean(night)} of the night's: {gain}")
+        of = f"{_mean(shown)} of the lists on show, {_mean(night)} of the night's: {gain}"
+        console.print(f"Hour by hour, {night.users:,} visits: {_MAIN} {of}")
     knowing = together.get((KNOWING, ALL, _MAIN))
     if knowing and knowing.mean:
         share = together[KAIROS, ALL, _MAIN].mean / knowing.mean
