@@ -15,7 +15,7 @@ from features.windows import to_micros
 from jobs.build_features import build, needed_anchors
 from jobs.train_model import built_anchors
 
-pytestmark = pytest.mark.spark
+pytestmark = [pytest.mark.spark, pytest.mark.slow]
 WEEK = timedelta(days=7)
 
 
