@@ -140,6 +140,13 @@ LEAKS = (
         "tests/test_jobs_anchors.py",
     ),
     Leak(
+        "a list judged at a visit before it was made",
+        "features/served.py",
+        'visits.select(c.USER_ID, "visit_ts"), on=c.USER_ID).where(F.col(c.AS_OF_TS) <= F.col("visit_ts"))',
+        'visits.select(c.USER_ID, "visit_ts"), on=c.USER_ID)',
+        "tests/test_jobs_evaluate.py",
+    ),
+    Leak(
         "a label window that ends after as_of",
         "model/spec.py",
         "if self.anchors_us[-1] + self.horizon_us > self.as_of_us:",

@@ -177,7 +177,7 @@ def test_hour_by_hour_each_is_judged_by_what_was_on_show(judged):
     for who, values in expected.items():
         row = judged[1].loc[(shop.NIGHT, 1, who, "hour by hour", "ndcg@10")]
         assert (row.metric_value, row.users) == (pytest.approx(np.mean(values)), len(hours))
-    assert ("hour by hour" in judged[1].loc[(NIGHTS[1], 1)].index.get_level_values("segment")) is False, "nothing newer than that night's"
+    assert "hour by hour" not in judged[1].loc[(NIGHTS[1], 1)].index.get_level_values("segment"), "nothing newer than that night's"
 
 
 def test_windows_together_are_the_mean_over_all_lists(judged):

@@ -15,7 +15,7 @@ from conf.settings import Settings
 from features.contracts import EVENTS, RECOMMENDATIONS
 from features.served import lists_on_record
 from features.truth import truth_by_hour
-from jobs.judging.sums import DEPTH, KAIROS, SERVED, TOP, Key, Sums, sums
+from jobs.judging.sums import KAIROS, SERVED, TOP, Key, Sums, sums
 from jobs.store.table_io import Warehouse
 from model import metrics
 
@@ -33,7 +33,7 @@ def hour_by_hour(warehouse: Warehouse, settings: Settings, as_of: datetime, trut
     if record.where(later).isEmpty():
         return {}
     hours = truth_by_hour(warehouse.read(EVENTS), truth, as_of, settings).persist()
-    shown = lists_on_record(record, hours, as_of, DEPTH)
+    shown = lists_on_record(record, hours, as_of, TOP)
     found = sums(hours.join(shown, on=[c.USER_ID, "visit_ts"], how="left"), _measured, settings.evaluation.draws, "visit_ts")
     hours.unpersist()
     return found
